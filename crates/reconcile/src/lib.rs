@@ -1,0 +1,1 @@
+//! Tables with one writer, and the loop that makes the observed equal the desired.

@@ -1,0 +1,1 @@
+//! A client of one remote cluster: its configuration, connection, and mirrored tables.

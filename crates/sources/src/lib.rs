@@ -1,0 +1,1 @@
+//! Where intent comes from: a directory of Kubernetes manifests, watched, as tables.

@@ -1,0 +1,1 @@
+//! What tests share: namespaces, processes, peers from Debian, and waiting for a condition.

@@ -1,0 +1,2 @@
+//! The command line of Isthmus, with the one-machine lab.
+fn main() {}
