@@ -11,6 +11,7 @@ mod ip;
 mod merge;
 mod name;
 mod node;
+pub mod picture;
 mod service;
 mod slice;
 

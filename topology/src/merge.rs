@@ -174,3 +174,6 @@ fn local_backends(
         active
     }
 }
+
+#[cfg(test)]
+mod tests;
