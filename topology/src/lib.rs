@@ -22,7 +22,7 @@ pub use merge::{MergedBackend, MergedFrontend, MergedService, merge_services};
 pub use name::{ClusterId, ClusterName, MaxClusters, NameError, NodeName, ServiceName};
 pub use node::{Node, NodeAddress, NodeAddressKind};
 pub use service::{
-    Backend, BackendState, Frontend, LocalService, PortName, Protocol, RemoteService, Scope, ServiceAffinity,
-    ServicePort, TrafficPolicy, Zone,
+    Backend, BackendState, Frontend, GlobalNamespaces, LocalService, PortName, Protocol, RemoteService,
+    Scope, ServiceAffinity, ServicePort, TrafficPolicy, Zone,
 };
 pub use slice::{ServiceSlice, SliceEndpoint, SliceFamily, SlicePort};

@@ -223,3 +223,29 @@ impl fmt::Display for Frontend {
         write!(f, "{addr}/{}", self.port.protocol)
     }
 }
+
+/// Which namespaces of a cluster take part in the mesh (annotation `clustermesh.cilium.io/global`, spec §4.1): the pods,
+/// identities and services of the others are not exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GlobalNamespaces {
+    /// What holds for a namespace without the annotation.
+    pub default: bool,
+    /// What the annotations say: true only for "true" in any case.
+    pub annotated: BTreeMap<String, bool>,
+}
+
+impl Default for GlobalNamespaces {
+    fn default() -> Self {
+        Self {
+            default: true,
+            annotated: BTreeMap::new(),
+        }
+    }
+}
+
+impl GlobalNamespaces {
+    /// True if the namespace takes part.
+    pub fn is_global(&self, namespace: &str) -> bool {
+        self.annotated.get(namespace).copied().unwrap_or(self.default)
+    }
+}
