@@ -2,6 +2,7 @@
 //!
 //! The daemon around it only compares the result with what it wrote before, and puts and deletes the difference.
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use isthmus_topology::{
@@ -36,17 +37,17 @@ pub struct ExportInputs<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct ExportTables<'a> {
     /// Nodes by name.
-    pub nodes: &'a BTreeMap<NodeName, Node>,
+    pub nodes: &'a BTreeMap<NodeName, Arc<Node>>,
     /// Identities with their labels.
-    pub identities: &'a BTreeMap<Identity, Labels>,
+    pub identities: &'a BTreeMap<Identity, Arc<Labels>>,
     /// Addresses of pods.
-    pub ips: &'a BTreeMap<IpNet, IpIdentity>,
+    pub ips: &'a BTreeMap<IpNet, Arc<IpIdentity>>,
     /// Services with their endpoints.
-    pub services: &'a BTreeMap<ServiceName, LocalService>,
+    pub services: &'a BTreeMap<ServiceName, Arc<LocalService>>,
     /// Slices by namespace/name of the slice.
-    pub slices: &'a BTreeMap<ServiceName, ServiceSlice>,
+    pub slices: &'a BTreeMap<ServiceName, Arc<ServiceSlice>>,
     /// Service exports.
-    pub service_exports: &'a BTreeMap<ServiceName, ServiceExport>,
+    pub service_exports: &'a BTreeMap<ServiceName, Arc<ServiceExport>>,
 }
 
 /// All entries of one family. Slices and service exports also depend on the table of services.
@@ -127,7 +128,7 @@ pub fn export_service(inputs: &ExportInputs<'_>, local: &LocalService) -> Option
 /// What is exported of a slice: nothing unless its service is.
 pub fn export_slice(
     inputs: &ExportInputs<'_>,
-    services: &BTreeMap<ServiceName, LocalService>,
+    services: &BTreeMap<ServiceName, Arc<LocalService>>,
     slice: &ServiceSlice,
 ) -> Option<(String, Vec<u8>)> {
     if !inputs.mode.slices() {
@@ -144,7 +145,7 @@ pub fn export_slice(
 /// service is not there (spec §1.10).
 pub fn export_service_export(
     inputs: &ExportInputs<'_>,
-    services: &BTreeMap<ServiceName, LocalService>,
+    services: &BTreeMap<ServiceName, Arc<LocalService>>,
     export: &ServiceExport,
 ) -> Option<(String, Vec<u8>)> {
     let global = inputs.namespaces.is_global(&export.name.namespace);
