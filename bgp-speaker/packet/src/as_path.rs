@@ -193,7 +193,7 @@ impl<'a> AsPath<'a> {
     }
 
     /// Writes the segments with 2-byte AS numbers, AS_TRANS for those that do not fit. Returns whether one did not fit.
-    pub fn write_as2(&self, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn write_as2(&self, out: &mut Vec<u8>) -> bool {
         let mut lossy = false;
         for segment in self.segments() {
             write_header(out, segment.kind, segment.count());
@@ -237,7 +237,7 @@ pub(crate) fn write_header(out: &mut Vec<u8>, kind: SegmentKind, count: usize) {
 
 /// Joins the AS_PATH of a 2-byte speaker with its AS4_PATH (RFC 6793 §4.2.3): the leading ASes that AS4_PATH lacks
 /// are kept, the rest is AS4_PATH. An AS4_PATH longer than the path is ignored.
-pub fn merge_as4(path: &AsPath<'_>, as4_path: &AsPath<'_>, out: &mut Vec<u8>) {
+pub(crate) fn merge_as4(path: &AsPath<'_>, as4_path: &AsPath<'_>, out: &mut Vec<u8>) {
     let (hops, as4_hops) = (counted(path), counted(as4_path));
     if as4_hops > hops {
         return path.write_as4(out);
