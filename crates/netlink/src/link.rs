@@ -72,6 +72,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// It does without ARP and neighbour discovery.
+    pub no_arp: bool,
     /// Carrier is there.
     pub carrier: bool,
     /// Index of the other end or lower device, if any (of another namespace, perhaps).
@@ -302,6 +304,14 @@ impl Netlink {
         self.set_link(name, "down", |m| m.header.change_mask = LinkFlags::Up)
     }
 
+    /// Lets a link do without ARP and neighbour discovery: frames go to its own MAC address.
+    pub fn set_no_arp(&self, name: &str) -> Result<(), NetlinkError> {
+        self.set_link(name, "arp off", |m| {
+            m.header.flags = LinkFlags::Noarp;
+            m.header.change_mask = LinkFlags::Noarp;
+        })
+    }
+
     /// Sets a link's MTU in bytes.
     pub fn set_mtu(&self, name: &str, mtu: u32) -> Result<(), NetlinkError> {
         self.set_link(name, &format!("mtu {mtu}"), |m| {
@@ -385,6 +395,7 @@ pub(crate) fn read_link(message: &LinkMessage) -> Link {
         mac: None,
         mtu: 0,
         up: flags.contains(LinkFlags::Up),
+        no_arp: flags.contains(LinkFlags::Noarp),
         carrier: flags.contains(LinkFlags::LowerUp),
         peer_index: None,
     };
