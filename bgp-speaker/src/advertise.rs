@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use isthmus_topology::{
@@ -20,15 +21,15 @@ use isthmus_topology::{
 /// The only `loadBalancerClass` that this speaker serves; a service without a class is served too.
 pub(crate) const LOAD_BALANCER_CLASS: &str = "io.cilium/bgp-control-plane";
 
-/// What the plan is made from. Tables may come in any order: the plan is sorted.
+/// What the plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tables<'a> {
     /// The node that this speaker runs on.
     pub(crate) node: &'a NodeName,
     /// All nodes of this cluster.
-    pub(crate) nodes: &'a [Node],
+    pub(crate) nodes: &'a BTreeMap<NodeName, Arc<Node>>,
     /// All services of this cluster with their backends.
-    pub(crate) services: &'a [LocalService],
+    pub(crate) services: &'a BTreeMap<ServiceName, Arc<LocalService>>,
     /// Backends in live remote clusters, by service, as the agent counts them; empty without an agent.
     pub(crate) remote_backends: &'a BTreeMap<ServiceName, usize>,
 }
@@ -119,14 +120,14 @@ pub(crate) fn advertised(origins: &BTreeMap<Origin, Verdict>) -> bool {
 /// Decides what this node advertises.
 pub(crate) fn plan(tables: Tables<'_>) -> Plan {
     let mut plan = Plan::new();
-    let own = tables.nodes.iter().find(|node| node.name == *tables.node);
+    let own = tables.nodes.get(tables.node);
     for cidr in own.iter().flat_map(|node| &node.pod_cidrs) {
         let verdict = if routable(cidr) { Verdict::OwnPods } else { Verdict::Unroutable };
         plan.entry(cidr.trunc())
             .or_default()
             .insert(Origin::PodCidr, verdict);
     }
-    for service in tables.services {
+    for service in tables.services.values() {
         for ip in &service.load_balancer_ips {
             let prefix = IpNet::from(*ip);
             let verdict = if routable(&prefix) {

@@ -71,14 +71,26 @@ fn web(policy: TrafficPolicy, backends: Vec<Backend>) -> LocalService {
     }
 }
 
+fn nodes(list: &[Node]) -> BTreeMap<NodeName, Arc<Node>> {
+    list.iter()
+        .map(|node| (node.name.clone(), Arc::new(node.clone())))
+        .collect()
+}
+
+fn services(list: &[LocalService]) -> BTreeMap<ServiceName, Arc<LocalService>> {
+    list.iter()
+        .map(|service| (service.name.clone(), Arc::new(service.clone())))
+        .collect()
+}
+
 /// The verdict for 203.0.113.10 on node-1.
 fn verdict(service: LocalService, remote: usize) -> Verdict {
     let remote_backends = BTreeMap::from([(service.name.clone(), remote)]);
     let origin = Origin::Service(service.name.clone());
     let tables = Tables {
         node: &name("node-1"),
-        nodes: &[],
-        services: &[service],
+        nodes: &BTreeMap::new(),
+        services: &services(&[service]),
         remote_backends: &remote_backends,
     };
     plan(tables)[&"203.0.113.10/32".parse::<IpNet>().expect("a prefix")][&origin].clone()
@@ -88,14 +100,14 @@ const ACTIVE: BackendState = BackendState::Active;
 
 #[test]
 fn own_pod_cidrs_of_both_families_and_nobody_elses() {
-    let nodes = [
+    let both = [
         node("node-1", &["10.1.1.0/24", "fd00:1::/64"]),
         node("node-2", &["10.1.2.0/24"]),
     ];
     let tables = Tables {
         node: &name("node-1"),
-        nodes: &nodes,
-        services: &[],
+        nodes: &nodes(&both),
+        services: &BTreeMap::new(),
         remote_backends: &BTreeMap::new(),
     };
     let plan = plan(tables);
@@ -170,17 +182,17 @@ fn a_shared_address_stays_while_one_of_its_services_lives() {
         name: name("demo/dead"),
         ..web(TrafficPolicy::Cluster, Vec::new())
     };
-    let both = |services: &[LocalService]| {
+    let any = |list: &[LocalService]| {
         let tables = Tables {
             node: &name("node-1"),
-            nodes: &[],
-            services,
+            nodes: &BTreeMap::new(),
+            services: &services(list),
             remote_backends: &BTreeMap::new(),
         };
         plan(tables).into_values().any(|origins| advertised(&origins))
     };
-    assert!(both(&[alive, dead.clone()]));
-    assert!(!both(&[dead]));
+    assert!(any(&[alive, dead.clone()]));
+    assert!(!any(&[dead]));
 }
 
 #[test]

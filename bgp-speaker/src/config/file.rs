@@ -33,11 +33,6 @@ impl ConfigFile {
         Some(read(&self.path))
     }
 
-    /// Reads the file again, changed or not: the secrets that it names may have changed.
-    pub(crate) fn reread(&mut self) -> Result<Config, ConfigError> {
-        self.stamp = stamp(&self.path);
-        read(&self.path)
-    }
 }
 
 fn read(path: &Path) -> Result<Config, ConfigError> {
