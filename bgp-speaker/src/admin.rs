@@ -58,7 +58,9 @@ async fn routes(
     State(engine): State<Engine>,
     Query(query): Query<RoutesQuery>,
 ) -> Result<Json<Vec<RouteView>>, Failure> {
-    order(&engine, |answer| Ask::Routes(query, answer)).await.map(Json)
+    order(&engine, |answer| Ask::Routes(query, answer))
+        .await
+        .map(Json)
 }
 
 async fn reset(State(engine): State<Engine>, Query(one): Query<OnePeer>) -> Result<(), Failure> {

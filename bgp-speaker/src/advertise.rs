@@ -87,14 +87,20 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OwnPods => f.pad("pods of this node"),
-            Self::Backends { node, cluster, remote } => {
+            Self::Backends {
+                node,
+                cluster,
+                remote,
+            } => {
                 write!(
                     f,
                     "live backends: {node} on this node, {cluster} in this cluster, {remote} remote"
                 )
             }
             Self::NoBackend => f.pad("no live backend"),
-            Self::NoBackendOnNode(0) => f.pad("externalTrafficPolicy is Local and no node has a live backend"),
+            Self::NoBackendOnNode(0) => {
+                f.pad("externalTrafficPolicy is Local and no node has a live backend")
+            }
             Self::NoBackendOnNode(cluster) => write!(
                 f,
                 "externalTrafficPolicy is Local and all {cluster} live backends are on other nodes"
@@ -122,7 +128,11 @@ pub(crate) fn plan(tables: Tables<'_>) -> Plan {
     let mut plan = Plan::new();
     let own = tables.nodes.get(tables.node);
     for cidr in own.iter().flat_map(|node| &node.pod_cidrs) {
-        let verdict = if routable(cidr) { Verdict::OwnPods } else { Verdict::Unroutable };
+        let verdict = if routable(cidr) {
+            Verdict::OwnPods
+        } else {
+            Verdict::Unroutable
+        };
         plan.entry(cidr.trunc())
             .or_default()
             .insert(Origin::PodCidr, verdict);
@@ -164,9 +174,17 @@ fn judge(tables: Tables<'_>, service: &LocalService) -> Verdict {
     match service.external_traffic_policy {
         TrafficPolicy::Local if node == 0 => Verdict::NoBackendOnNode(cluster),
         // Remote backends never serve a Local policy, so they are not part of its count.
-        TrafficPolicy::Local => Verdict::Backends { node, cluster, remote: 0 },
+        TrafficPolicy::Local => Verdict::Backends {
+            node,
+            cluster,
+            remote: 0,
+        },
         TrafficPolicy::Cluster if cluster + remote == 0 => Verdict::NoBackend,
-        TrafficPolicy::Cluster => Verdict::Backends { node, cluster, remote },
+        TrafficPolicy::Cluster => Verdict::Backends {
+            node,
+            cluster,
+            remote,
+        },
     }
 }
 

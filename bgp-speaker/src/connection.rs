@@ -43,7 +43,11 @@ impl Connection {
         let closing = CancellationToken::new();
         let reader = tokio::spawn(read(conn, input, events.clone(), closing.clone()));
         let writer = tokio::spawn(write(conn, output, queued, events, closing.clone()));
-        Self { queue, closing: closing.drop_guard(), tasks: [reader, writer] }
+        Self {
+            queue,
+            closing: closing.drop_guard(),
+            tasks: [reader, writer],
+        }
     }
 
     /// Closes, and waits until what was queued is with the peer or the patience is over.
@@ -111,8 +115,20 @@ async fn write(
             () = &mut patience => break,
         };
         let (event, failed) = match written {
-            Ok(()) => (Event::Written { conn, bytes: bytes.len() }, false),
-            Err(error) => (Event::Closed { conn, error: plain(&error) }, true),
+            Ok(()) => (
+                Event::Written {
+                    conn,
+                    bytes: bytes.len(),
+                },
+                false,
+            ),
+            Err(error) => (
+                Event::Closed {
+                    conn,
+                    error: plain(&error),
+                },
+                true,
+            ),
         };
         // The engine has forgotten a closing connection: its reports would only fill the channel.
         if !closing.is_cancelled() && events.send(event).await.is_err() || failed {

@@ -91,7 +91,9 @@ fn speaker_config(config: &Config, router_id: Ipv4Addr) -> SpeakerConfig {
         router_id,
         // The datapath outlives this process, so every start is a restart with forwarding state preserved. Our routes are our
         // own and wait for nobody's End-of-RIB.
-        restarting: Some(Restarting { deferral: Duration::ZERO }),
+        restarting: Some(Restarting {
+            deferral: Duration::ZERO,
+        }),
     }
 }
 

@@ -24,7 +24,10 @@ impl Dial {
         Self(tokio::spawn(async move {
             let event = match connect(remote, &peer).await {
                 Ok(stream) => Event::Connected { conn, stream },
-                Err(error) => Event::ConnectFailed { conn, error: error.to_string() },
+                Err(error) => Event::ConnectFailed {
+                    conn,
+                    error: error.to_string(),
+                },
             };
             let _engine_gone = events.send(event).await;
         }))
@@ -38,7 +41,11 @@ impl Drop for Dial {
 }
 
 async fn connect(remote: SocketAddr, peer: &PeerSocket) -> Result<TcpStream, SocketError> {
-    let other = |source| SocketError::Other { what: "connect to", address: remote, source };
+    let other = |source| SocketError::Other {
+        what: "connect to",
+        address: remote,
+        source,
+    };
     let stream = TcpStream::from_std(socket::dial(remote, peer)?).map_err(other)?;
     stream.writable().await.map_err(other)?;
     match stream.take_error().map_err(other)? {

@@ -35,7 +35,7 @@ pub(crate) async fn tables(
     mut remote: watch::Receiver<RemoteBackends>,
     events: mpsc::Sender<Event>,
 ) {
-    let mut problems = Arc::default();
+    let mut problems: Arc<Vec<Problem>> = Arc::default();
     loop {
         let now = {
             let snapshot = snapshots.borrow_and_update();

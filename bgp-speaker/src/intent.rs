@@ -42,7 +42,10 @@ impl Intent {
             .filter(|(_, origins)| advertise::advertised(origins));
         advertised
             .map(|(prefix, _)| {
-                let route = OriginatedRoute { attributes: attributes.clone(), peers: Recipients::All };
+                let route = OriginatedRoute {
+                    attributes: attributes.clone(),
+                    peers: Recipients::All,
+                };
                 (*prefix, route)
             })
             .collect()
@@ -52,7 +55,14 @@ impl Intent {
     /// between its routers.
     pub(crate) fn export(&self) -> Policy {
         let prefixes = self.routes().into_keys().map(PrefixRange::exactly).collect();
-        let own = Rule { prefixes, communities: Vec::new(), verdict: Verdict::Accept };
-        Policy { rules: vec![own], default: Verdict::Reject }
+        let own = Rule {
+            prefixes,
+            communities: Vec::new(),
+            verdict: Verdict::Accept,
+        };
+        Policy {
+            rules: vec![own],
+            default: Verdict::Reject,
+        }
     }
 }

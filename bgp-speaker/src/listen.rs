@@ -39,7 +39,11 @@ impl Drop for Listener {
 impl Listeners {
     /// None yet.
     pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
-        Self { events, open: BTreeMap::new(), keys: BTreeMap::new() }
+        Self {
+            events,
+            open: BTreeMap::new(),
+            keys: BTreeMap::new(),
+        }
     }
 
     /// Listens on exactly these addresses with exactly these keys. If a new address cannot be opened, the old ones stay.
@@ -67,7 +71,11 @@ impl Listeners {
     }
 
     fn listen(&self, address: SocketAddr) -> Result<Listener, SocketError> {
-        let other = |source| SocketError::Other { what: "listen on", address, source };
+        let other = |source| SocketError::Other {
+            what: "listen on",
+            address,
+            source,
+        };
         let socket = Arc::new(TcpListener::from_std(socket::listen(address)?).map_err(other)?);
         let task = tokio::spawn(accept(Arc::clone(&socket), self.events.clone()));
         tracing::info!(%address, "listening for peers");
@@ -83,11 +91,7 @@ fn set_keys(
 ) -> Result<(), SocketError> {
     let family = |peer: &&IpAddr| peer.is_ipv4() == address.is_ipv4();
     let socket = listener.socket.as_fd();
-    for peer in old
-        .keys()
-        .filter(family)
-        .filter(|peer| !new.contains_key(peer))
-    {
+    for peer in old.keys().filter(family).filter(|peer| !new.contains_key(peer)) {
         socket::set_md5(socket, *peer, None)?;
     }
     for (peer, key) in new.iter().filter(|(peer, _)| family(peer)) {

@@ -10,12 +10,29 @@ use crate::view::family_name;
 /// An output of the engine that only tells.
 pub(crate) fn output(output: &Output, peers: &Peers) {
     match output {
-        Output::SessionUp { peer, asn, hold_time, families, .. } => {
+        Output::SessionUp {
+            peer,
+            asn,
+            hold_time,
+            families,
+            ..
+        } => {
             let families: Vec<&str> = families.iter().copied().map(family_name).collect();
             let families = families.join(",");
-            tracing::info!(peer = peers.name(*peer), asn, hold_time, families, "session is up");
+            tracing::info!(
+                peer = peers.name(*peer),
+                asn,
+                hold_time,
+                families,
+                "session is up"
+            );
         }
-        Output::SessionDown { peer, reason, was_established, stale_kept } => {
+        Output::SessionDown {
+            peer,
+            reason,
+            was_established,
+            stale_kept,
+        } => {
             let peer = peers.name(*peer);
             if *was_established {
                 tracing::warn!(peer, %reason, stale_kept, "session is down");
@@ -31,7 +48,12 @@ pub(crate) fn output(output: &Output, peers: &Peers) {
 fn notice(peer: &str, notice: &Notice) {
     match notice {
         Notice::TreatedAsWithdraw { fault, prefixes } => {
-            tracing::warn!(peer, fault, prefixes, "malformed UPDATE: its routes are withdrawn (RFC 7606)");
+            tracing::warn!(
+                peer,
+                fault,
+                prefixes,
+                "malformed UPDATE: its routes are withdrawn (RFC 7606)"
+            );
         }
         Notice::AttributeDiscarded { fault } => {
             tracing::warn!(peer, fault, "malformed attribute dropped (RFC 7606)");

@@ -3,11 +3,11 @@ use std::sync::atomic::AtomicU64;
 
 use isthmus_admin::bgp::PeerView;
 use isthmus_telemetry::Metrics;
-use isthmus_telemetry::client::encoding::EncodeLabelSet;
-use isthmus_telemetry::client::metrics::counter::Counter;
-use isthmus_telemetry::client::metrics::family::Family;
-use isthmus_telemetry::client::metrics::gauge::Gauge;
-use isthmus_telemetry::client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PeerLabels {
@@ -27,6 +27,7 @@ struct FamilyLabels {
 
 type PeerCounter = Family<PeerLabels, Counter<u64, AtomicU64>>;
 type PeerCounterOf = (PeerCounter, fn(&PeerView) -> u64);
+type PeerCounterSpec = (&'static str, &'static str, fn(&PeerView) -> u64);
 
 /// All metrics of the speaker.
 #[derive(Debug)]
@@ -119,11 +120,13 @@ impl SpeakerMetrics {
     }
 }
 
-const PEER_COUNTERS: [(&str, &str, fn(&PeerView) -> u64); 8] = [
+const PEER_COUNTERS: [PeerCounterSpec; 8] = [
     ("messages_received", "Messages received", |peer| {
         peer.counters.messages_received
     }),
-    ("messages_sent", "Messages sent", |peer| peer.counters.messages_sent),
+    ("messages_sent", "Messages sent", |peer| {
+        peer.counters.messages_sent
+    }),
     ("updates_received", "UPDATEs received", |peer| {
         peer.counters.updates_received
     }),

@@ -96,7 +96,11 @@ impl Peers {
     }
 
     fn ttl(&self, peer: &PeerConfig) -> u8 {
-        if peer.asn == self.local_asn { INTERNAL_TTL } else { peer.ttl }
+        if peer.asn == self.local_asn {
+            INTERNAL_TTL
+        } else {
+            peer.ttl
+        }
     }
 
     /// The TCP-MD5 keys by peer address, for the listeners.
@@ -108,7 +112,9 @@ impl Peers {
     /// Remembers an address beside that of the session with a peer. Says whether that is news for the engine.
     pub(crate) fn found_next_hop(&mut self, address: IpAddr, next_hop: IpAddr) -> bool {
         let peer = self.configs.iter().find(|(_, peer)| peer.address.ip() == address);
-        let Some(id) = peer.map(|(id, _)| *id) else { return false };
+        let Some(id) = peer.map(|(id, _)| *id) else {
+            return false;
+        };
         self.found.insert(id, next_hop) != Some(next_hop)
     }
 
@@ -149,12 +155,17 @@ impl Peers {
             .filter(|ip| Family::of_address(ip) == family);
         let accept = peer.import == Import::Accept;
         FamilyConfig {
-            import: if accept { Policy::accept() } else { Policy::reject() },
+            import: if accept {
+                Policy::accept()
+            } else {
+                Policy::reject()
+            },
             export: export.clone(),
             next_hop: configured.or(found),
-            max_prefixes: peer
-                .max_prefixes
-                .map(|limit| MaxPrefixes { limit, restart_after: None }),
+            max_prefixes: peer.max_prefixes.map(|limit| MaxPrefixes {
+                limit,
+                restart_after: None,
+            }),
             keep_rejected: accept,
         }
     }

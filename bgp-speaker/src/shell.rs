@@ -50,9 +50,12 @@ impl Events {
     }
 }
 
+/// What a connection of the engine is in the world.
 #[derive(Debug)]
 enum Link {
-    Dialing(Dial),
+    /// Being made; held so that dropping the link gives up.
+    Dialing(#[expect(dead_code, reason = "held for its drop")] Dial),
+    /// Made.
     Up(Connection),
 }
 
@@ -127,7 +130,9 @@ impl Shell {
 
     fn handle_waiting(&mut self) {
         for _ in 0..EVENTS {
-            let Ok(event) = self.events.receiver.try_recv() else { return };
+            let Ok(event) = self.events.receiver.try_recv() else {
+                return;
+            };
             self.handle(event);
         }
     }
@@ -186,14 +191,18 @@ impl Shell {
     }
 
     fn connect(&mut self, peer: PeerId, conn: ConnId, remote: SocketAddr) {
-        let Some(socket) = self.peers.socket(peer) else { return };
+        let Some(socket) = self.peers.socket(peer) else {
+            return;
+        };
         let dial = Dial::start(conn, remote, socket, self.events.sender.clone());
         self.links.insert(conn, Link::Dialing(dial));
     }
 
     fn connected(&mut self, conn: ConnId, stream: TcpStream) {
         // Given up meanwhile: the engine does not know it any more.
-        let Some(Link::Dialing(_)) = self.links.get(&conn) else { return };
+        let Some(Link::Dialing(_)) = self.links.get(&conn) else {
+            return;
+        };
         match (stream.local_addr(), stream.peer_addr()) {
             (Ok(local), Ok(remote)) => {
                 self.learn_next_hop(local, remote);
@@ -300,7 +309,11 @@ impl Shell {
     }
 
     fn push_peers(&mut self) -> BTreeMap<PeerId, PeerChange> {
-        let export = if self.peers.learns() { self.intent.export() } else { Policy::accept() };
+        let export = if self.peers.learns() {
+            self.intent.export()
+        } else {
+            Policy::accept()
+        };
         let peers = self.peers.engine(&export);
         match self.engine.set_peers(self.started.elapsed(), peers) {
             Ok(changes) => {
@@ -370,10 +383,7 @@ impl Shell {
     }
 
     async fn end(mut self) {
-        let how = self
-            .stop
-            .take()
-            .unwrap_or_else(|| Stop::Shutdown(String::new()));
+        let how = self.stop.take().unwrap_or_else(|| Stop::Shutdown(String::new()));
         tracing::info!(?how, "ending all sessions");
         self.engine.stop(self.started.elapsed(), how);
         let mut closing = Vec::new();

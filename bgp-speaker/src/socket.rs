@@ -3,7 +3,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
 use crate::config::Password;
 
@@ -84,13 +84,21 @@ pub(crate) fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Socke
             port: address.port(),
         },
         io::ErrorKind::AddrNotAvailable => SocketError::NotOurs(address.ip()),
-        _ => SocketError::Other { what: "listen on", address, source: error },
+        _ => SocketError::Other {
+            what: "listen on",
+            address,
+            source: error,
+        },
     })
 }
 
 /// A socket whose connection to `remote` is under way: it is writable when the connection is up or has failed.
 pub(crate) fn dial(remote: SocketAddr, peer: &PeerSocket) -> Result<std::net::TcpStream, SocketError> {
-    let other = |source| SocketError::Other { what: "connect to", address: remote, source };
+    let other = |source| SocketError::Other {
+        what: "connect to",
+        address: remote,
+        source,
+    };
     let socket = new_socket(remote).map_err(other)?;
     if let Some(password) = &peer.password {
         set_md5(socket.as_fd(), remote.ip(), Some(password))?;
@@ -135,7 +143,7 @@ fn set_ttl(socket: BorrowedFd<'_>, remote: SocketAddr, ttl: u8) -> io::Result<()
 /// `struct tcp_md5sig` of `linux/tcp.h`.
 #[repr(C)]
 struct TcpMd5Sig {
-    address: libc::sockaddr_storage,
+    address: SockAddrStorage,
     flags: u8,
     prefix_len: u8,
     key_len: u16,
@@ -187,7 +195,11 @@ fn set_option(socket: BorrowedFd<'_>, signature: &TcpMd5Sig) -> io::Result<()> {
             size,
         )
     };
-    if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if outcome == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 #[cfg(test)]

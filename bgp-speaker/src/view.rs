@@ -148,7 +148,9 @@ pub(crate) fn routes(scene: Scene<'_>, query: &RoutesQuery) -> Result<Vec<RouteV
     let families: Vec<Family> = match query.family.as_deref() {
         None => Family::ALL.to_vec(),
         Some(name) => {
-            let known = Family::ALL.into_iter().find(|family| family_name(*family) == name);
+            let known = Family::ALL
+                .into_iter()
+                .find(|family| family_name(*family) == name);
             let unknown =
                 || format!("address family {name:?} is not known: use ipv4-unicast or ipv6-unicast");
             vec![known.ok_or_else(unknown)?]
@@ -246,7 +248,9 @@ fn why_withheld(scene: Scene<'_>, peer: PeerId, family: Family, prefix: IpNet) -
     if !advertise::advertised(origins) {
         return reasons(origins);
     }
-    let Some(view) = scene.engine.peer(peer) else { return "the peer is not configured".to_owned() };
+    let Some(view) = scene.engine.peer(peer) else {
+        return "the peer is not configured".to_owned();
+    };
     if view.state != State::Established {
         return format!("the session is {}", state_name(view.state));
     }
@@ -255,7 +259,9 @@ fn why_withheld(scene: Scene<'_>, peer: PeerId, family: Family, prefix: IpNet) -
         None => format!("{name} is not among the families of this peer"),
         Some(one) if !one.negotiated => format!("the peer does not offer {name}"),
         Some(one) if one.no_next_hop > 0 => {
-            format!("no next hop for {name}: set nextHop, or give the interface of the session an address of this family")
+            format!(
+                "no next hop for {name}: set nextHop, or give the interface of the session an address of this family"
+            )
         }
         Some(_) => "not sent yet".to_owned(),
     }
@@ -318,20 +324,22 @@ fn route_view(
 
 /// What this node wants advertised.
 pub(crate) fn advertisements(plan: &Plan) -> Vec<AdvertisementView> {
-    let view =
-        |(prefix, origins): (&IpNet, &std::collections::BTreeMap<advertise::Origin, advertise::Verdict>)| {
-            AdvertisementView {
-                prefix: *prefix,
-                advertised: advertise::advertised(origins),
-                origins: origins
-                    .iter()
-                    .map(|(origin, verdict)| AdvertisementOrigin {
-                        origin: origin.to_string(),
-                        advertised: verdict.advertised(),
-                        reason: verdict.to_string(),
-                    })
-                    .collect(),
-            }
-        };
+    let view = |(prefix, origins): (
+        &IpNet,
+        &std::collections::BTreeMap<advertise::Origin, advertise::Verdict>,
+    )| {
+        AdvertisementView {
+            prefix: *prefix,
+            advertised: advertise::advertised(origins),
+            origins: origins
+                .iter()
+                .map(|(origin, verdict)| AdvertisementOrigin {
+                    origin: origin.to_string(),
+                    advertised: verdict.advertised(),
+                    reason: verdict.to_string(),
+                })
+                .collect(),
+        }
+    };
     plan.iter().map(view).collect()
 }

@@ -17,7 +17,8 @@ where
 fn node(node: &str, cidrs: &[&str]) -> Node {
     Node {
         cluster: name("east"),
-        cluster_id: isthmus_topology::ClusterId::new(1, isthmus_topology::MaxClusters::default()).expect("1 is an id"),
+        cluster_id: isthmus_topology::ClusterId::new(1, isthmus_topology::MaxClusters::default())
+            .expect("1 is an id"),
         name: name(node),
         addresses: Vec::new(),
         hostnames: Vec::new(),
@@ -35,7 +36,10 @@ fn node(node: &str, cidrs: &[&str]) -> Node {
 }
 
 fn http(port: u16) -> BTreeMap<PortName, ServicePort> {
-    let port = ServicePort { protocol: isthmus_topology::Protocol::Tcp, port };
+    let port = ServicePort {
+        protocol: isthmus_topology::Protocol::Tcp,
+        port,
+    };
     BTreeMap::from([("http".to_owned(), port)])
 }
 
@@ -132,17 +136,27 @@ fn a_route_only_while_somebody_can_answer() {
         backend("10.1.1.8", "node-1", BackendState::Terminating),
         backend("10.1.1.9", "node-1", BackendState::NotReady),
     ];
-    let global = |service: LocalService| LocalService { global: true, ..service };
+    let global = |service: LocalService| LocalService {
+        global: true,
+        ..service
+    };
     let cluster = |backends| web(TrafficPolicy::Cluster, backends);
     let local = |backends| web(TrafficPolicy::Local, backends);
 
-    let yes = |node, cluster, remote| Verdict::Backends { node, cluster, remote };
+    let yes = |node, cluster, remote| Verdict::Backends {
+        node,
+        cluster,
+        remote,
+    };
     assert_eq!(verdict(cluster(vec![on_2()]), 0), yes(0, 1, 0));
     assert_eq!(verdict(cluster(dying), 0), Verdict::NoBackend);
     assert_eq!(verdict(cluster(Vec::new()), 2), Verdict::NoBackend);
     assert_eq!(verdict(global(cluster(Vec::new())), 2), yes(0, 0, 2));
     assert_eq!(verdict(local(vec![on_1(), on_2()]), 0), yes(1, 2, 0));
-    assert_eq!(verdict(global(local(vec![on_2()])), 5), Verdict::NoBackendOnNode(1));
+    assert_eq!(
+        verdict(global(local(vec![on_2()])), 5),
+        Verdict::NoBackendOnNode(1)
+    );
 }
 
 #[test]

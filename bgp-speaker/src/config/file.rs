@@ -32,12 +32,13 @@ impl ConfigFile {
         self.stamp = now;
         Some(read(&self.path))
     }
-
 }
 
 fn read(path: &Path) -> Result<Config, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     Config::parse(&text, path)
 }
 

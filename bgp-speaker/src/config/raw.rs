@@ -81,7 +81,11 @@ impl Config {
     /// Reads a configuration from the text of a file.
     pub(crate) fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let raw: RawConfig = serde_saphyr::from_str(text).map_err(|error| syntax(&error, path))?;
-        let at = |line: u64, problem: Problem| ConfigError::Value { path: path.to_owned(), line, problem };
+        let at = |line: u64, problem: Problem| ConfigError::Value {
+            path: path.to_owned(),
+            line,
+            problem,
+        };
         if raw.local_asn.value == 0 {
             return Err(at(raw.local_asn.defined.line(), Problem::LocalAsnZero));
         }
@@ -104,7 +108,11 @@ impl Config {
             if let Some(other) = addresses.insert(address, peer.name.clone()) {
                 return Err(at(
                     line,
-                    Problem::PeerAddressTwice { name: peer.name, address, other },
+                    Problem::PeerAddressTwice {
+                        name: peer.name,
+                        address,
+                        other,
+                    },
                 ));
             }
             peers.push(peer);
@@ -140,7 +148,10 @@ impl RawPeer {
         }
         let address = self.peer_address;
         if address.is_unspecified() || address.is_multicast() {
-            return Err(Problem::PeerAddress { peer: self.name, address });
+            return Err(Problem::PeerAddress {
+                peer: self.name,
+                address,
+            });
         }
         if self
             .local_address
@@ -150,7 +161,10 @@ impl RawPeer {
         }
         let hold = self.hold_time_seconds.unwrap_or(HOLD_TIME);
         if !(hold == 0 || (3..=65535).contains(&hold)) {
-            return Err(Problem::HoldTime { peer: self.name, value: hold });
+            return Err(Problem::HoldTime {
+                peer: self.name,
+                value: hold,
+            });
         }
         let retry = self.range(
             "connectRetryTimeSeconds",
@@ -190,7 +204,13 @@ impl RawPeer {
         if (1..=max).contains(&value) {
             return Ok(value);
         }
-        Err(Problem::Range { peer: self.name.clone(), key, value, min: 1, max })
+        Err(Problem::Range {
+            peer: self.name.clone(),
+            key,
+            value,
+            min: 1,
+            max,
+        })
     }
 
     fn restart_time(&self) -> Result<Option<Duration>, Problem> {
@@ -233,16 +253,20 @@ fn syntax(error: &serde_saphyr::Error, path: &Path) -> ConfigError {
     let line = error.location().map_or(0, |location| location.line());
     let message = match error {
         serde_saphyr::Error::SerdeUnknownField { field, expected, .. } => unknown("key", field, expected),
-        serde_saphyr::Error::SerdeUnknownVariant { variant, expected, .. } => {
-            unknown("value", variant, expected)
-        }
+        serde_saphyr::Error::SerdeUnknownVariant {
+            variant, expected, ..
+        } => unknown("value", variant, expected),
         serde_saphyr::Error::SerdeMissingField { field, .. } => format!("{field} is missing: add it"),
         other => {
             let text = other.render_with_formatter(&serde_saphyr::UserMessageFormatter);
             text.lines().next().unwrap_or_default().to_owned()
         }
     };
-    ConfigError::Syntax { path: path.to_owned(), line, message }
+    ConfigError::Syntax {
+        path: path.to_owned(),
+        line,
+        message,
+    }
 }
 
 /// `unknown key "holdTimeSecond", did you mean "holdTimeSeconds"?`

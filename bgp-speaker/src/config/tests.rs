@@ -44,7 +44,10 @@ fn a_good_file_with_its_defaults() {
     assert_eq!(tor6.asn, 0, "any AS");
     assert_eq!(tor6.hold_time, Duration::from_secs(90));
     assert_eq!(tor6.graceful_restart, None);
-    assert!(!format!("{config:?}").contains("s3cret"), "secrets are never printed");
+    assert!(
+        !format!("{config:?}").contains("s3cret"),
+        "secrets are never printed"
+    );
 }
 
 #[test]
