@@ -1,6 +1,6 @@
 //! Which backend a new connection gets. The same code runs in the kernel and in `cargo test`.
 
-use crate::{AFFINITY_LOCAL, AFFINITY_REMOTE, Group, MAX_GROUPS, SvcValue};
+use crate::{AFFINITY_LOCAL, AFFINITY_REMOTE, Group, SvcValue};
 
 /// Words of the alive bitmap.
 pub const ALIVE_WORDS: usize = 16;
@@ -12,36 +12,31 @@ pub type Alive = [u64; ALIVE_WORDS];
 /// True if the bit of `cluster` is set.
 #[inline(always)]
 pub fn alive_bit(alive: &Alive, cluster: u16) -> bool {
-    let word = alive[(cluster >> 6) as usize & (ALIVE_WORDS - 1)];
-    word >> (cluster & 63) & 1 == 1
+    alive_word(alive, cluster) == 1
 }
 
 /// Chooses a slot for a new connection, or `None` if no live cluster has a backend.
 ///
 /// Eligible are the groups that have backends and whose cluster is alive. Affinity prefers some of them: *local* the group
 /// of cluster `local`, *remote* all others, *none* all; if no preferred group is eligible, every eligible one is used.
-/// Among these every backend is equally likely for a uniform `rand`.
+/// Among these every backend is equally likely for a uniform `rand`. Groups beyond `n_groups` must be zero.
+///
+/// The tests of a group are masks, not branches: the verifier follows every path, and branches in loops multiply paths.
 #[inline(always)]
 pub fn choose(svc: &SvcValue, alive: &Alive, local: u16, rand: u32) -> Option<u32> {
     let (mut eligible, mut preferred) = (0u32, 0u32);
-    for (index, group) in svc.groups.iter().enumerate() {
-        let count = usable(svc, alive, index, group);
+    for group in &svc.groups {
+        let count = usable(alive, group);
         eligible += count;
-        if prefers(svc.affinity, group.cluster == local) {
-            preferred += count;
-        }
+        preferred += count & preference(svc.affinity, group.cluster, local);
     }
-    let narrow = preferred > 0;
-    let total = if narrow { preferred } else { eligible };
+    let (total, all) = if preferred > 0 { (preferred, 0) } else { (eligible, u32::MAX) };
     if total == 0 {
         return None;
     }
     let mut pick = ((rand as u64 * total as u64) >> 32) as u32;
-    for (index, group) in svc.groups.iter().enumerate() {
-        if narrow && !prefers(svc.affinity, group.cluster == local) {
-            continue;
-        }
-        let count = usable(svc, alive, index, group);
+    for group in &svc.groups {
+        let count = usable(alive, group) & (all | preference(svc.affinity, group.cluster, local));
         if pick < count {
             return Some(group.base + pick);
         }
@@ -50,22 +45,30 @@ pub fn choose(svc: &SvcValue, alive: &Alive, local: u16, rand: u32) -> Option<u3
     None
 }
 
+/// All ones if a group of `cluster` is preferred, else zero.
 #[inline(always)]
-fn prefers(affinity: u8, is_local: bool) -> bool {
-    match affinity {
-        AFFINITY_LOCAL => is_local,
-        AFFINITY_REMOTE => !is_local,
-        _ => true,
-    }
+fn preference(affinity: u8, cluster: u16, local: u16) -> u32 {
+    let is_local = mask((cluster ^ local) as u32);
+    let (here, elsewhere) = (mask((affinity ^ AFFINITY_REMOTE) as u32), mask((affinity ^ AFFINITY_LOCAL) as u32));
+    // Of the two preferences each excludes one side.
+    (is_local & !here) | (!is_local & !elsewhere)
+}
+
+/// All ones if `x` (below 2³¹) is zero, else zero.
+#[inline(always)]
+fn mask(x: u32) -> u32 {
+    0u32.wrapping_sub(x.wrapping_sub(1) >> 31)
+}
+
+/// How many backends of a group may be chosen.
+#[inline(always)]
+fn usable(alive: &Alive, group: &Group) -> u32 {
+    group.count as u32 & 0u32.wrapping_sub(alive_word(alive, group.cluster) as u32)
 }
 
 #[inline(always)]
-fn usable(svc: &SvcValue, alive: &Alive, index: usize, group: &Group) -> u32 {
-    if index < svc.n_groups as usize && index < MAX_GROUPS && alive_bit(alive, group.cluster) {
-        group.count as u32
-    } else {
-        0
-    }
+fn alive_word(alive: &Alive, cluster: u16) -> u64 {
+    alive[(cluster >> 6) as usize & (ALIVE_WORDS - 1)] >> (cluster & 63) & 1
 }
 
 /// Spreads a number over 32 bits, the same on every node (the finalizer of splitmix64).
@@ -94,17 +97,18 @@ fn mix_wide(x: u64) -> u64 {
 
 #[inline(always)]
 fn half(ip: &[u8; 16], at: usize) -> u64 {
-    let mut out = 0u64;
-    for byte in ip.iter().skip(at).take(8) {
-        out = out << 8 | *byte as u64;
-    }
-    out
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = *ip;
+    u64::from_be_bytes(if at == 0 {
+        [a, b, c, d, e, f, g, h]
+    } else {
+        [i, j, k, l, m, n, o, p]
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AFFINITY_NONE;
+    use crate::{AFFINITY_NONE, MAX_GROUPS};
     use proptest::prelude::*;
 
     const LOCAL: u16 = 1;
@@ -219,7 +223,11 @@ mod tests {
         fn a_choice_is_always_eligible(svc in any_service(), alive in any::<Alive>(), local in 0u16..1024, rand: u32) {
             let groups = &svc.groups[..svc.n_groups.into()];
             let live = |g: &&Group| g.count > 0 && alive_bit(&alive, g.cluster);
-            let liked = |g: &&Group| prefers(svc.affinity, g.cluster == local);
+            let liked = |g: &&Group| match svc.affinity {
+                AFFINITY_LOCAL => g.cluster == local,
+                AFFINITY_REMOTE => g.cluster != local,
+                _ => true,
+            };
             match choose(&svc, &alive, local, rand) {
                 None => prop_assert_eq!(groups.iter().filter(live).count(), 0),
                 Some(slot) => {
