@@ -27,16 +27,29 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backoff;
+mod cluster_file;
 mod clusters;
+mod dial;
+mod directory;
+mod feed;
+mod listwatch;
+mod machine;
+mod mirror;
 mod options;
+mod publisher;
 mod resource;
+mod session;
 mod snapshot;
 mod status;
 mod table;
+mod task;
+mod watchplane;
 
 pub use clusters::RemoteClusters;
+pub use isthmus_kvstore::ExportMode;
 pub use options::{Options, Timing};
 pub use resource::Resource;
 pub use snapshot::{ConfigProblem, RemoteClusterState, RemoteSnapshot};
-pub use status::{ConfigStatus, Rejection, Rejections, RemoteClusterStatus, RemoteConfig, SliceMode, Synced};
+pub use status::{ConfigStatus, Rejection, Rejections, RemoteClusterStatus, RemoteConfig, Synced};
 pub use table::{Change, Diff, Table};

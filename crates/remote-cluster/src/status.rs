@@ -1,6 +1,7 @@
 //! How a remote cluster is doing, in the shape that Cilium's agents report (spec §3.4).
 use std::collections::{BTreeMap, VecDeque};
 
+use isthmus_kvstore::ExportMode;
 use isthmus_topology::{ClusterId, ClusterName, MaxClusters};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use crate::Resource;
 
 /// What a remote cluster says of itself in `cilium/cluster-config/<name>` (spec §1.3), validated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct RemoteConfig {
     /// Its id: in range, not ours, and no other remote cluster's.
@@ -22,20 +23,7 @@ pub struct RemoteConfig {
     /// None: it knows no service exports; else whether they are switched on.
     pub service_exports: Option<bool>,
     /// Which form of services it exports.
-    pub slices: SliceMode,
-}
-
-/// Which form of services a cluster exports (`endpointSlicesExportMode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SliceMode {
-    /// Services only.
-    #[default]
-    ServicesOnly,
-    /// Both.
-    ServicesAndEndpointslices,
-    /// Slices only.
-    EndpointslicesOnly,
+    pub slices: ExportMode,
 }
 
 /// Which tables have been received completely at least once since the agent started.
