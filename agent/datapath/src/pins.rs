@@ -146,7 +146,11 @@ pub(crate) fn remove_all(pin_dir: &Path) -> Result<(), Error> {
 /// Unmounts `pin_dir` if it is the root of a bpffs, not a directory in the host's, and nothing else is in it.
 fn unmount_own(pin_dir: &Path) -> Result<(), Error> {
     let parent_is = pin_dir.parent().is_some_and(is_bpffs);
-    if is_bpffs(pin_dir) && !parent_is && pin_dir != Path::new("/sys/fs/bpf") && names(pin_dir).is_empty() {
+    // The kernel puts two iterators of its own into every new bpffs.
+    let others = names(pin_dir)
+        .into_iter()
+        .any(|name| name != "maps.debug" && name != "progs.debug");
+    if is_bpffs(pin_dir) && !parent_is && pin_dir != Path::new("/sys/fs/bpf") && !others {
         umount(pin_dir).map_err(|e| path_error("unmount", pin_dir)(e.into()))?;
     }
     Ok(())
