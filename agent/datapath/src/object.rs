@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use aya::programs::{Program, ProgramError};
 use aya::EbpfLoader;
+use aya::programs::{Program, ProgramError};
 
 use crate::config::Capacity;
 use crate::error::Error;
