@@ -1,2 +1,22 @@
 //! The command line of Isthmus, with the one-machine lab.
-fn main() {}
+#![deny(unsafe_code)]
+#![allow(dead_code, unused_imports)] // Until the demo uses all of it.
+
+mod cli;
+mod connect;
+mod context;
+mod demo;
+mod exit;
+mod failure;
+mod lab;
+mod output;
+mod progress;
+mod run;
+mod traffic;
+mod views;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    run::main()
+}
