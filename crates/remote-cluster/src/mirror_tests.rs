@@ -1,1 +1,208 @@
+//! What is believed of a remote cluster's values, and what is not.
+use isthmus_kvstore::{ClusterConfig, ExportMode};
+use isthmus_topology::{ClusterId, MaxClusters};
+use proptest::prelude::*;
 
+use super::*;
+use crate::Rejections;
+
+fn mirror() -> Mirror {
+    let mut mirror = Mirror::new(ClusterName::new("clustera").expect("name"));
+    mirror.adopt(RemoteConfig {
+        id: ClusterId::new(1, MaxClusters::C255).expect("id"),
+        max_clusters: MaxClusters::C255,
+        synced_canaries: true,
+        cached: false,
+        service_exports: None,
+        slices: ExportMode::Services,
+    });
+    mirror
+}
+
+fn put(mirror: &mut Mirror, resource: Resource, suffix: &str, value: &str) -> bool {
+    mirror.put(
+        resource,
+        suffix.as_bytes(),
+        value.as_bytes(),
+        Timestamp::UNIX_EPOCH,
+    )
+}
+
+fn ip(address: &str, mask: &str, id: u32) -> String {
+    format!(r#"{{"IP":"{address}","Mask":{mask},"HostIP":"192.168.0.1","ID":{id},"Key":0,"Metadata":""}}"#)
+}
+
+fn shown(mirror: &Mirror) -> Vec<String> {
+    let show = |(prefix, entry): (&IpNet, &IpIdentity)| format!("{prefix}={}", entry.identity);
+    mirror.state.ips.iter().map(show).collect()
+}
+
+/// | put                    | shown            |
+/// |------------------------|------------------|
+/// | 10.0.0.1/32 as 70000   | 10.0.0.1 = 70000 |
+/// | 10.0.0.1 as 70001      | 10.0.0.1 = 70001 |
+/// | 10.0.0.1/32 as 70002   | 10.0.0.1 = 70001 |
+/// | delete 10.0.0.1        | 10.0.0.1 = 70002 |
+/// | delete 10.0.0.1/32     |                  |
+#[test]
+fn a_prefix_of_full_length_never_hides_a_host_entry() {
+    let mut mirror = mirror();
+    let full = "\"/////w==\"";
+    assert!(put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1/32",
+        &ip("10.0.0.1", full, 70_000)
+    ));
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=70000"]);
+    assert!(put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1",
+        &ip("10.0.0.1", "null", 70_001)
+    ));
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=70001"]);
+    assert!(put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1/32",
+        &ip("10.0.0.1", full, 70_002)
+    ));
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=70001"]);
+    mirror.delete(Resource::Ips, b"10.0.0.1");
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=70002"]);
+    mirror.delete(Resource::Ips, b"10.0.0.1/32");
+    assert_eq!(shown(&mirror), [""; 0]);
+}
+
+#[test]
+fn a_hidden_prefix_is_deleted_where_it_is() {
+    let mut mirror = mirror();
+    put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1",
+        &ip("10.0.0.1", "null", 70_001),
+    );
+    put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1/32",
+        &ip("10.0.0.1", "\"/////w==\"", 70_002),
+    );
+    mirror.delete(Resource::Ips, b"10.0.0.1/32");
+    mirror.delete(Resource::Ips, b"10.0.0.1");
+    assert_eq!(shown(&mirror), [""; 0]);
+}
+
+#[test]
+fn the_remote_host_is_a_remote_node_here() {
+    let mut mirror = mirror();
+    assert!(put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1",
+        &ip("10.0.0.1", "null", 1)
+    ));
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=6"]);
+}
+
+#[test]
+fn a_refused_value_leaves_the_last_good_one_and_is_counted() {
+    let mut mirror = mirror();
+    assert!(put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1",
+        &ip("10.0.0.1", "null", 70_000)
+    ));
+    for (suffix, value) in [
+        ("10.0.0.1", ip("10.0.0.1", "null", 140_000)),
+        ("10.0.0.1", ip("10.0.0.2", "null", 70_000)),
+        ("10.0.0.1", "{".to_owned()),
+        ("10.0.0.1", String::new()),
+        ("10.0.0.1", ip("10.0.0.1", "\"/wD/AA==\"", 70_000)),
+    ] {
+        assert!(!put(&mut mirror, Resource::Ips, suffix, &value), "{value}");
+    }
+    assert_eq!(shown(&mirror), ["10.0.0.1/32=70000"]);
+    assert_eq!(mirror.state.rejected.total(), 5);
+    let first = &mirror.state.rejected.recent[0];
+    assert_eq!(first.key, "ip/10.0.0.1");
+    assert!(first.reason.contains("140000 is outside"), "{}", first.reason);
+    for _ in 0..100 {
+        put(&mut mirror, Resource::Nodes, "n", "");
+    }
+    assert_eq!(mirror.state.rejected.recent.len(), Rejections::KEPT);
+    assert_eq!(mirror.state.rejected.total(), 105);
+}
+
+#[test]
+fn nothing_is_believed_before_the_configuration_is_known() {
+    let mut mirror = Mirror::new(ClusterName::new("clustera").expect("name"));
+    assert!(!put(
+        &mut mirror,
+        Resource::Ips,
+        "10.0.0.1",
+        &ip("10.0.0.1", "null", 70_000)
+    ));
+}
+
+/// The recorded values of every table are taken, and taking them twice changes nothing.
+#[test]
+fn what_cilium_wrote_is_taken() {
+    let mut mirror = mirror();
+    let mut generations = [0; 2];
+    for generation in &mut generations {
+        for line in include_str!("../tests/recorded/clustera-state.txt").lines() {
+            let (key, value) = line.split_once(' ').expect("key and value");
+            for resource in Resource::ALL {
+                let feed = crate::feed::Feed::Table(resource);
+                let prefix = feed.prefix(&mirror.state.name, isthmus_kvstore::Tree::State);
+                if let Some(suffix) = key.strip_prefix(&prefix)
+                    && !value.starts_with("base64:")
+                {
+                    assert!(put(&mut mirror, resource, suffix, value), "{line}");
+                }
+            }
+            if key.ends_with("cluster-config/clustera") {
+                assert!(ClusterConfig::decode(value.as_bytes()).is_ok());
+            }
+        }
+        let state = &mirror.state;
+        *generation = state.nodes.generation() + state.ips.generation() + state.services.generation();
+    }
+    let state = &mirror.state;
+    assert_eq!(
+        [
+            state.nodes.len(),
+            state.identities.len(),
+            state.ips.len(),
+            state.services.len()
+        ],
+        [2, 1, 3, 3]
+    );
+    assert_eq!(generations[0], generations[1]);
+}
+
+proptest! {
+    /// No key and no value makes it panic; what is refused changes nothing.
+    #[test]
+    fn foreign_bytes_do_no_harm(
+        resource in proptest::sample::select(Resource::ALL.to_vec()),
+        suffix in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..40),
+            "[0-9a-f.:/]{1,20}".prop_map(String::into_bytes),
+        ],
+        value in prop_oneof![
+            proptest::collection::vec(any::<u8>(), 0..200),
+            "[{}\\[\\]\":,a-zA-Z0-9=;/.]{0,80}".prop_map(String::into_bytes),
+        ],
+    ) {
+        let mut mirror = mirror();
+        let taken = mirror.put(resource, &suffix, &value, Timestamp::UNIX_EPOCH);
+        prop_assert_eq!(taken, mirror.state.rejected.total() == 0);
+        mirror.delete(resource, &suffix);
+        prop_assert!(mirror.state.ips.is_empty() && mirror.state.nodes.is_empty() && mirror.state.services.is_empty());
+    }
+}

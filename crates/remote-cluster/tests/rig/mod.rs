@@ -5,6 +5,8 @@
 //!        ▲
 //!   directory with the file of each cluster
 //! ```
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
