@@ -10,8 +10,21 @@
 //! Everything right of `load` is pure, so that a watch of a Kubernetes API server can feed the same functions.
 #![forbid(unsafe_code)]
 
+mod cilium;
+mod directory;
+mod document;
+mod fault;
+mod kind;
+pub mod object;
+pub mod objects;
+mod parse;
+mod problems;
+mod remember;
+pub mod resolve;
 mod snapshot;
 mod source;
+mod vocabulary;
+mod watch;
 
 pub use snapshot::{Ignored, Problem, Raw, Snapshot, Table};
 pub use source::{Settings, Source, SourceError};

@@ -1,0 +1,168 @@
+//! All objects of a cluster, and which file each came from. Pure.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::object::{Kind, Object, ObjectKey};
+
+/// An object and where it was written.
+#[derive(Debug, Clone)]
+pub struct Placed {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Its file (or the place of another source).
+    pub file: Arc<Path>,
+    /// Its first line, 0 if unknown.
+    pub line: u32,
+    /// When it was written.
+    pub written: Timestamp,
+}
+
+/// An object that is written more than once: the first one counts, the others wait for its place.
+#[derive(Debug)]
+struct Slot {
+    first: Placed,
+    waiting: Vec<Placed>,
+}
+
+/// The objects of a cluster. Knows what changed since it was last asked.
+#[derive(Debug, Default)]
+pub struct Objects {
+    slots: BTreeMap<ObjectKey, Slot>,
+    of_file: BTreeMap<Arc<Path>, BTreeSet<ObjectKey>>,
+    changed: BTreeSet<Kind>,
+    /// Keys that are written more than once.
+    doubled: BTreeSet<ObjectKey>,
+}
+
+impl Objects {
+    /// Replaces what a file holds; no key may come twice. An object that did not change keeps its `Arc`, and one that
+    /// another file holds as well waits for its turn. `written` is the age of objects that do not tell their own.
+    pub fn replace_file(
+        &mut self,
+        file: &Arc<Path>,
+        objects: Vec<(ObjectKey, Object, u32)>,
+        written: Timestamp,
+    ) {
+        let before = self.of_file.remove(file).unwrap_or_default();
+        let mut kept = BTreeSet::new();
+        for (key, object, line) in objects {
+            kept.insert(key.clone());
+            let (object, file) = (Arc::new(object), file.clone());
+            self.put(
+                key,
+                Placed {
+                    object,
+                    file,
+                    line,
+                    written,
+                },
+            );
+        }
+        for gone in before.difference(&kept) {
+            self.remove(gone, file);
+        }
+        if !kept.is_empty() {
+            self.of_file.insert(file.clone(), kept);
+        }
+    }
+
+    /// Forgets everything that a file held.
+    pub fn remove_file(&mut self, file: &Arc<Path>) {
+        self.replace_file(file, Vec::new(), Timestamp::UNIX_EPOCH);
+    }
+
+    /// The objects that a file holds: what stays in force while the file is broken.
+    pub fn of_file(&self, file: &Arc<Path>) -> impl Iterator<Item = (&ObjectKey, &Placed)> {
+        let keys = self.of_file.get(file).into_iter().flatten();
+        keys.filter_map(move |key| {
+            let slot = self.slots.get(key)?;
+            let mut placed = std::iter::once(&slot.first).chain(&slot.waiting);
+            Some((key, placed.find(|p| p.file == *file)?))
+        })
+    }
+
+    /// The objects of a kind, by namespace and name.
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Placed)> {
+        let first = ObjectKey::new(kind, "", "");
+        let from_first = self
+            .slots
+            .range(first..)
+            .take_while(move |(key, _)| key.kind == kind);
+        from_first.map(|(key, slot)| (key, &slot.first))
+    }
+
+    /// One object.
+    pub fn find(&self, key: &ObjectKey) -> Option<&Placed> {
+        self.slots.get(key).map(|slot| &slot.first)
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// The kinds that changed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<Kind> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Objects that are written more than once: the one that counts, and one that does not.
+    pub fn doubles(&self) -> impl Iterator<Item = (&ObjectKey, &Placed, &Placed)> {
+        self.doubled.iter().flat_map(|key| {
+            let slot = self.slots.get(key).into_iter();
+            slot.flat_map(move |slot| slot.waiting.iter().map(move |other| (key, &slot.first, other)))
+        })
+    }
+
+    fn put(&mut self, key: ObjectKey, placed: Placed) {
+        let Some(slot) = self.slots.get_mut(&key) else {
+            self.changed.insert(key.kind);
+            self.slots.insert(
+                key,
+                Slot {
+                    first: placed,
+                    waiting: Vec::new(),
+                },
+            );
+            return;
+        };
+        let mut all = std::iter::once(&mut slot.first).chain(&mut slot.waiting);
+        match all.find(|p| p.file == placed.file) {
+            Some(mine) if mine.object == placed.object => mine.line = placed.line,
+            Some(mine) => {
+                *mine = placed;
+                self.changed.insert(key.kind);
+            }
+            None => {
+                slot.waiting.push(placed);
+                self.doubled.insert(key);
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &ObjectKey, file: &Arc<Path>) {
+        let Some(slot) = self.slots.get_mut(key) else {
+            return;
+        };
+        slot.waiting.retain(|p| p.file != *file);
+        if slot.first.file == *file {
+            self.changed.insert(key.kind);
+            if slot.waiting.is_empty() {
+                self.slots.remove(key);
+            } else {
+                slot.first = slot.waiting.remove(0);
+            }
+        }
+        if self.slots.get(key).is_none_or(|slot| slot.waiting.is_empty()) {
+            self.doubled.remove(key);
+        }
+    }
+}

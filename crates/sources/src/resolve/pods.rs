@@ -1,0 +1,313 @@
+//! The tables of addresses and identities: from CiliumEndpoints and CiliumIdentities where they are, else from pods.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use isthmus_topology::{Identity, IpIdentity, Labels, Node, NodeName};
+
+use super::allocate::{Allocator, Exhausted};
+use super::{Conflict, settle};
+use crate::object::{Kind, NamespaceObject, Object, ObjectKey, PodObject};
+use crate::objects::{Objects, Placed};
+use crate::{Settings, Table};
+
+/// Key index of entries that are reached through WireGuard (spec §1.7).
+const WIREGUARD_KEY: u8 = 255;
+
+/// Beginnings of label keys that are part of an identity although a later rule would leave them out, as in Cilium's
+/// defaults ("Limiting Identity-Relevant Labels" of its documentation).
+const INCLUDED: [&str; 5] = [
+    "io.kubernetes.pod.namespace",
+    "io.cilium.k8s.namespace.labels",
+    "io.cilium.k8s.policy.cluster",
+    "io.cilium.k8s.policy.serviceaccount",
+    "app.kubernetes.io",
+];
+
+/// Beginnings of label keys that are not part of an identity.
+const EXCLUDED: [&str; 13] = [
+    "io.kubernetes",
+    "kubernetes.io",
+    "statefulset.kubernetes.io/pod-name",
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/job-completion-index",
+    "batch.kubernetes.io/controller-uid",
+    "k8s.io",
+    "pod-template-generation",
+    "pod-template-hash",
+    "controller-revision-hash",
+    "annotation",
+    "controller-uid",
+    "etcd_node",
+];
+
+/// The rows of one address table, and the identities that they need.
+pub(super) struct Resolved {
+    pub(super) ips: Table<IpNet, IpIdentity>,
+    pub(super) identities: Table<Identity, Labels>,
+    pub(super) conflicts: Vec<Conflict>,
+}
+
+/// What the rows depend on.
+pub(super) struct Context<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) objects: &'a Objects,
+    pub(super) nodes: &'a Table<NodeName, Node>,
+    pub(super) previous_ips: &'a Table<IpNet, IpIdentity>,
+    pub(super) previous_identities: &'a Table<Identity, Labels>,
+}
+
+/// What was made of each pod: pods whose object did not change are not looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Memo(BTreeMap<ObjectKey, PodRows>);
+
+#[derive(Debug, Clone)]
+struct PodRows {
+    object: Arc<Object>,
+    rows: Vec<(IpNet, Arc<IpIdentity>)>,
+    identity: Identity,
+    labels: Arc<Labels>,
+}
+
+/// A pod that was not looked at yet.
+type NewPod<'a> = (&'a ObjectKey, &'a Placed, &'a PodObject);
+
+impl Memo {
+    pub(super) fn resolve(
+        &mut self,
+        context: &Context<'_>,
+        changed: &BTreeSet<Kind>,
+        allocator: &mut Allocator,
+    ) -> Resolved {
+        use Kind::{CiliumIdentity, CiliumNode, Namespace, Node};
+        if [Namespace, Node, CiliumNode, CiliumIdentity]
+            .iter()
+            .any(|kind| changed.contains(kind))
+        {
+            self.0.clear();
+        }
+        let mut table = Addresses::new(context);
+        for (key, placed) in context.objects.of_kind(Kind::CiliumEndpoint) {
+            if let Object::Endpoint(rows) = &*placed.object {
+                table.add(key, placed, rows);
+            }
+        }
+        let mut identities = cilium_identities(context.objects);
+        let exhausted = self.give_identities(context, &identities, allocator);
+        table.conflicts.extend(exhausted);
+        for (key, placed) in own_pods(context.objects) {
+            if let Some(made) = self.0.get(key) {
+                table.add(key, placed, &made.rows);
+                identities
+                    .entry(made.identity)
+                    .or_insert_with(|| made.labels.clone());
+            }
+        }
+        Resolved {
+            ips: settle(table.rows, context.previous_ips),
+            identities: settle(identities, context.previous_identities),
+            conflicts: table.conflicts,
+        }
+    }
+
+    /// Makes the rows of the pods that changed. New sets of labels get their identities in the order of their text, which is
+    /// the same for every daemon that sees the same pods.
+    fn give_identities(
+        &mut self,
+        context: &Context<'_>,
+        cilium: &BTreeMap<Identity, Arc<Labels>>,
+        allocator: &mut Allocator,
+    ) -> Vec<Conflict> {
+        let mut pending: BTreeMap<String, (Labels, Vec<NewPod<'_>>)> = BTreeMap::new();
+        let mut made = BTreeMap::new();
+        for (key, placed) in own_pods(context.objects) {
+            let Object::Pod(pod) = &*placed.object else {
+                continue;
+            };
+            match self
+                .0
+                .remove_entry(key)
+                .filter(|(_, m)| Arc::ptr_eq(&m.object, &placed.object))
+            {
+                Some((key, known)) => {
+                    made.insert(key, known);
+                }
+                None if pod.ips.is_empty() => {}
+                None => {
+                    let labels = pod_labels(context, &key.namespace, pod);
+                    let of_text = pending
+                        .entry(labels.to_string())
+                        .or_insert_with(|| (labels, Vec::new()));
+                    of_text.1.push((key, placed, pod));
+                }
+            }
+        }
+        let by_text: BTreeMap<String, Identity> = cilium.iter().map(|(id, l)| (l.to_string(), *id)).collect();
+        let foreign: BTreeSet<Identity> = cilium.keys().copied().collect();
+        let mut in_use: BTreeSet<Identity> = made.values().map(|m: &PodRows| m.identity).collect();
+        in_use.extend(context.previous_identities.keys());
+        let mut conflicts = Vec::new();
+        for (text, (labels, pods)) in pending {
+            let known = by_text.get(&text).copied();
+            let given = known.map_or_else(
+                || allocator.identity(&text, &foreign, &|id| in_use.contains(&id)),
+                Ok,
+            );
+            let Ok(identity) = given else {
+                conflicts.extend(pods.iter().map(|(key, placed, _)| exhausted(key, placed)));
+                continue;
+            };
+            in_use.insert(identity);
+            let labels = Arc::new(labels);
+            for (key, placed, pod) in pods {
+                let rows = rows_of(context, key, pod, identity);
+                let (object, labels) = (placed.object.clone(), labels.clone());
+                made.insert(
+                    key.clone(),
+                    PodRows {
+                        object,
+                        rows,
+                        identity,
+                        labels,
+                    },
+                );
+            }
+        }
+        self.0 = made;
+        conflicts
+    }
+}
+
+fn exhausted(key: &ObjectKey, placed: &Placed) -> Conflict {
+    let Exhausted = Exhausted;
+    let cure = "use fewer distinct pod labels or a mesh with max-connected-clusters=255";
+    Conflict::at(
+        placed,
+        format!("{key} gets no identity: all identities of this cluster are in use; {cure}"),
+    )
+}
+
+/// Pods that no CiliumEndpoint speaks for.
+fn own_pods(objects: &Objects) -> impl Iterator<Item = (&ObjectKey, &Placed)> {
+    let has_endpoint = |key: &ObjectKey| {
+        let endpoint = ObjectKey::new(Kind::CiliumEndpoint, &key.namespace, &key.name);
+        objects.find(&endpoint).is_some()
+    };
+    objects
+        .of_kind(Kind::Pod)
+        .filter(move |(key, _)| !has_endpoint(key))
+}
+
+fn cilium_identities(objects: &Objects) -> BTreeMap<Identity, Arc<Labels>> {
+    let of_object = |(_, placed): (_, &Placed)| match &*placed.object {
+        Object::Identity(identity, labels) => Some((*identity, labels.clone())),
+        _ => None,
+    };
+    objects
+        .of_kind(Kind::CiliumIdentity)
+        .filter_map(of_object)
+        .collect()
+}
+
+/// The labels that make a pod's identity, as Cilium derives them (spec §1.6).
+fn pod_labels(context: &Context<'_>, namespace: &str, pod: &PodObject) -> Labels {
+    let mut labels = Labels::default();
+    for (key, value) in pod.labels.iter().filter(|(key, _)| is_relevant(key)) {
+        labels.insert("k8s", key, value);
+    }
+    let none = NamespaceObject::default();
+    let key = ObjectKey::new(Kind::Namespace, "", namespace);
+    let object = context.objects.find(&key).map(|placed| &*placed.object);
+    let of_namespace = match object {
+        Some(Object::Namespace(found)) => found,
+        _ => &none,
+    };
+    // Every namespace has this label: an API server adds it.
+    labels.insert(
+        "k8s",
+        "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name",
+        namespace,
+    );
+    for (key, value) in &of_namespace.labels {
+        labels.insert("k8s", format!("io.cilium.k8s.namespace.labels.{key}"), value);
+    }
+    labels.insert("k8s", Labels::CLUSTER, context.settings.cluster.as_str());
+    labels.insert("k8s", "io.cilium.k8s.policy.serviceaccount", &pod.service_account);
+    labels.insert("k8s", "io.kubernetes.pod.namespace", namespace);
+    labels
+}
+
+fn is_relevant(key: &str) -> bool {
+    let begins = |names: &[&str]| names.iter().any(|name| key.starts_with(name));
+    begins(&INCLUDED) || !(begins(&EXCLUDED) || key.contains("beta.kubernetes.io"))
+}
+
+fn rows_of(
+    context: &Context<'_>,
+    key: &ObjectKey,
+    pod: &PodObject,
+    identity: Identity,
+) -> Vec<(IpNet, Arc<IpIdentity>)> {
+    let node = NodeName::new(pod.node.as_str()).ok();
+    let node = node.and_then(|name| context.nodes.get(&name));
+    let host_ip = pod
+        .host_ip
+        .or_else(|| node.and_then(|node| node.tunnel_endpoint()));
+    let encrypted = node.is_some_and(|node| !node.wireguard_pub_key.is_empty());
+    let row = |ip: &IpAddr| IpIdentity {
+        prefix: IpNet::from(*ip),
+        host_entry: true,
+        host_ip,
+        identity,
+        key: if encrypted { WIREGUARD_KEY } else { 0 },
+        namespace: key.namespace.to_string(),
+        pod: key.name.to_string(),
+        service_account: pod.service_account.clone(),
+        named_ports: pod.named_ports.clone(),
+    };
+    pod.ips
+        .iter()
+        .map(|ip| (IpNet::from(*ip), Arc::new(row(ip))))
+        .collect()
+}
+
+/// The table in the making: an address belongs to one pod.
+struct Addresses<'a> {
+    previous: &'a Table<IpNet, IpIdentity>,
+    rows: BTreeMap<IpNet, Arc<IpIdentity>>,
+    conflicts: Vec<Conflict>,
+}
+
+impl<'a> Addresses<'a> {
+    fn new(context: &Context<'a>) -> Self {
+        Self {
+            previous: context.previous_ips,
+            rows: BTreeMap::new(),
+            conflicts: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, key: &ObjectKey, placed: &Placed, rows: &[(IpNet, Arc<IpIdentity>)]) {
+        for (ip, row) in rows {
+            let Some(other) = self.rows.get(ip) else {
+                self.rows.insert(*ip, row.clone());
+                continue;
+            };
+            let had = |row: &IpIdentity| {
+                let old = self.previous.get(ip);
+                old.is_some_and(|old| (&old.namespace, &old.pod) == (&row.namespace, &row.pod))
+            };
+            let (ns, pod) = (other.namespace.clone(), other.pod.clone());
+            let address = ip.addr();
+            let stays = if had(row) && !had(other) {
+                self.rows.insert(*ip, row.clone());
+                format!("{}/{}", key.namespace, key.name)
+            } else {
+                format!("{ns}/{pod}")
+            };
+            let reason = format!("{key} and {ns}/{pod} both have address {address}: it stays with {stays}");
+            self.conflicts.push(Conflict::at(placed, reason));
+        }
+    }
+}
