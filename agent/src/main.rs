@@ -1,2 +1,27 @@
 //! The node daemon: joins remote clusters and programs this node's data path.
-fn main() {}
+#![deny(unsafe_code)]
+
+mod adopted;
+mod args;
+mod core;
+mod daemon;
+mod edge;
+mod intents;
+mod ipcache;
+mod kernel;
+mod metrics;
+mod probe;
+mod services;
+mod views;
+
+use clap::Parser;
+
+fn main() -> anyhow::Result<()> {
+    let args = args::Args::parse();
+    isthmus_telemetry::init_logs(args.log_format, "info");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(daemon::run(args))
+}

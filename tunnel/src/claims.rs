@@ -84,7 +84,7 @@ pub(crate) struct Claims {
     endpoints: BTreeMap<IpAddr, String>,
     addresses: BTreeMap<IpAddr, String>,
     /// By first address; they never overlap.
-    cidrs: BTreeMap<IpAddr, (IpNet, String)>,
+    cidrs: BTreeMap<IpAddr, (IpNet, String, ClusterId)>,
     refused: BTreeSet<Refusal>,
 }
 
@@ -103,7 +103,8 @@ impl Claims {
             refused: BTreeSet::new(),
         };
         for cidr in &local.pod_cidrs {
-            claims.cidrs.insert(cidr.network(), (cidr.trunc(), owner.clone()));
+            let claim = (cidr.trunc(), owner.clone(), local.cluster_id);
+            claims.cidrs.insert(cidr.network(), claim);
         }
         claims
     }
@@ -170,14 +171,15 @@ impl Claims {
             self.refuse(node, Some(cidr), RefusalKind::HoldsEndpoint { endpoint, of });
             return false;
         }
-        self.cidrs.insert(cidr.network(), (cidr, owner(node)));
+        self.cidrs
+            .insert(cidr.network(), (cidr, owner(node), node.cluster_id));
         true
     }
 
     /// The taken CIDR that shares addresses with this one.
     fn overlapping(&self, cidr: IpNet) -> Option<(IpNet, String)> {
         // They do not overlap each other, so only the last one that begins before the end can reach into it.
-        let (_, (taken, of)) = self.cidrs.range(..=cidr.broadcast()).next_back()?;
+        let (_, (taken, of, _)) = self.cidrs.range(..=cidr.broadcast()).next_back()?;
         let overlaps = taken.contains(&cidr) || cidr.contains(taken);
         overlaps.then(|| (*taken, of.clone()))
     }
@@ -192,8 +194,10 @@ impl Claims {
         });
     }
 
-    pub(crate) fn refused(self) -> Vec<Refusal> {
-        self.refused.into_iter().collect()
+    /// Who has which CIDR, and what was refused.
+    pub(crate) fn outcome(self) -> (BTreeMap<IpNet, ClusterId>, Vec<Refusal>) {
+        let owners = self.cidrs.into_values().map(|(cidr, _, cluster)| (cidr, cluster));
+        (owners.collect(), self.refused.into_iter().collect())
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use isthmus_topology::{Identity, Node, NodeAddressKind};
+use isthmus_topology::{ClusterId, Identity, Node, NodeAddressKind};
 use serde::Serialize;
 
 use crate::claims::{Claims, Refusal};
@@ -136,8 +136,31 @@ pub struct Plan {
     pub rules: BTreeSet<Rule>,
     /// Fallback entries of the ipcache; those of pods come from ip entries and are more precise.
     pub ipcache: BTreeMap<IpNet, IpcacheEntry>,
+    /// The pod CIDRs that are in use, with their clusters; they do not overlap.
+    #[serde(skip)]
+    pub owners: BTreeMap<IpNet, ClusterId>,
     /// What cannot be used, and why. Everything else is planned as if it were not there.
     pub refused: Vec<Refusal>,
+}
+
+impl Plan {
+    /// The plan of a node that is not known.
+    pub fn empty() -> Self {
+        Self {
+            device: None,
+            routes: BTreeMap::new(),
+            rules: BTreeSet::new(),
+            ipcache: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            refused: Vec::new(),
+        }
+    }
+
+    /// The cluster whose pods have this address, if it is in one of the pod CIDRs.
+    pub fn owner(&self, ip: IpAddr) -> Option<ClusterId> {
+        let (net, cluster) = self.owners.range(..=IpNet::from(ip)).next_back()?;
+        net.contains(&ip).then_some(*cluster)
+    }
 }
 
 /// A node's own address in the overlay.
@@ -167,12 +190,13 @@ pub fn plan(inputs: &TunnelInputs<'_>) -> Plan {
         routes: BTreeMap::new(),
         rules: BTreeSet::new(),
         ipcache: own_entries(inputs.local),
+        owners: BTreeMap::new(),
         refused: Vec::new(),
     };
     for node in nodes {
         join(&mut plan, &mut claims, inputs, node);
     }
-    plan.refused = claims.refused();
+    (plan.owners, plan.refused) = claims.outcome();
     for v6 in [false, true] {
         if plan.routes.keys().any(|net| net.addr().is_ipv6() == v6) {
             plan.rules.insert(Rule {

@@ -41,9 +41,11 @@ impl Netlink {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(fail)?;
         socket.bind_auto().map_err(fail)?;
         socket.connect(&SocketAddr::new(0, 0)).map_err(fail)?;
-        // Old kernels lack these two: errors are then merely shorter.
+        // Old kernels lack these: errors are then merely shorter, listings longer.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
+        // Lets the kernel filter listings by table.
+        let _ = socket.set_netlink_get_strict_chk(true);
         Ok(Self {
             socket,
             sequence: Cell::new(1),

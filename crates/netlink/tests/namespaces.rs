@@ -113,6 +113,7 @@ fn routes_rules_and_neighbours_come_back_as_they_were_put() -> Test {
             .next_hop(NextHop::via("10.9.0.3".parse()?).on(index).weight(3)),
         ours(Route::to("fd20::/64".parse()?).dev(index)).metric(512),
     ];
+    assert_eq!(a.routes_in(7441)?, [], "a table that nobody has used");
     for result in a.put_routes(&routes) {
         result?;
     }
@@ -122,6 +123,9 @@ fn routes_rules_and_neighbours_come_back_as_they_were_put() -> Test {
             .into_iter()
             .filter(|route| route.table == 7441)
             .collect();
+        let mut filtered = a.routes_in(7441)?;
+        filtered.sort();
+        assert_eq!(filtered, list, "the kernel's own filter");
         list.sort();
         Ok(list)
     };

@@ -1,0 +1,471 @@
+//! The node's state, and the one way in which it changes: intents → plan, rows → reconciliation → status.
+//!
+//! Synchronous: whoever holds the lock sees a state in which nothing is half done.
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use isthmus_datapath::{Datapath, Desired, Frontend};
+use isthmus_remote_cluster::Resource;
+use isthmus_sources::Snapshot;
+use isthmus_topology::{ClusterId, NodeName, ServiceName};
+use isthmus_tunnel::{Plan, TunnelInputs, overlay_address};
+
+use crate::adopted::Adopted;
+use crate::args::Args;
+use crate::intents::Intents;
+use crate::kernel::{self, Kernel};
+use crate::probe::machine::{Targets, Verdict};
+use crate::probe::task::{ProbePlan, Report};
+use crate::services::{self, Merged};
+
+/// Services that are written one by one at most; more are compared as a whole.
+const FEW: usize = 256;
+
+/// How a remote cluster's bit in the data path is decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// Its nodes are not known yet: it keeps what it had before this process, else nothing goes there.
+    Waiting,
+    /// None of its nodes has an overlay address: it counts as alive while it is configured.
+    Unprobed,
+    /// The probes decide; until their first verdict it keeps what it had.
+    Probed,
+}
+
+/// What is wrong now, by where it was found.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Problems {
+    pub(crate) network: Vec<String>,
+    pub(crate) uplinks: Vec<String>,
+    pub(crate) sysctls: Vec<String>,
+    pub(crate) services: Vec<String>,
+    pub(crate) maps: Vec<String>,
+    pub(crate) masquerade: Vec<String>,
+}
+
+/// Writes that are counted here rather than where they happen.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Writes {
+    pub(crate) hooks: u64,
+    pub(crate) nft: u64,
+    pub(crate) sysctls: u64,
+    pub(crate) last_change: Duration,
+}
+
+/// The node's state.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) args: Arc<Args>,
+    pub(crate) kernel: Kernel,
+    pub(crate) datapath: Datapath,
+    pub(crate) intents: Option<Intents>,
+    pub(crate) plan: Option<Plan>,
+    pub(crate) merged: Merged,
+    pub(crate) desired: Desired,
+    pub(crate) gates: BTreeMap<ClusterId, Gate>,
+    pub(crate) problems: Problems,
+    pub(crate) writes: Writes,
+    /// Ip entries that were left out because they lie in another cluster's prefix.
+    pub(crate) foreign_ips: usize,
+    owners: BTreeMap<Frontend, ServiceName>,
+    adopted: Adopted,
+    device: Option<u32>,
+    uplinks: Vec<String>,
+}
+
+impl Core {
+    pub(crate) fn new(args: Arc<Args>, kernel: Kernel, datapath: Datapath, adopted: Adopted) -> Self {
+        let hooks = datapath.attached().iter().filter(|hook| !hook.adopted).count() as u64;
+        Self {
+            uplinks: args.uplink.clone(),
+            args,
+            kernel,
+            datapath,
+            intents: None,
+            plan: None,
+            merged: Merged::new(),
+            desired: Desired::default(),
+            gates: BTreeMap::new(),
+            problems: Problems::default(),
+            writes: Writes {
+                hooks,
+                ..Writes::default()
+            },
+            foreign_ips: 0,
+            owners: BTreeMap::new(),
+            adopted,
+            device: None,
+        }
+    }
+
+    /// Makes the node hold what these intents want.
+    pub(crate) fn apply(&mut self, next: Intents, arrived: Instant) {
+        let old = self.intents.take();
+        let before = (self.datapath.counters().ops_written, self.kernel.writes());
+        if old.as_ref().is_none_or(|old| nodes_differ(old, &next)) {
+            self.plan = Some(self.replan(&next));
+            self.reconcile_network(next.all_synced());
+        }
+        self.set_gates(&next);
+        self.reconcile_maps(old.as_ref(), &next);
+        if before != (self.datapath.counters().ops_written, self.kernel.writes()) {
+            self.writes.last_change = arrived.elapsed();
+        }
+        self.intents = Some(next);
+    }
+
+    /// Mends what somebody else has changed in the kernel's network.
+    pub(crate) fn mend_network(&mut self) {
+        let Some(intents) = self.intents.clone() else {
+            return;
+        };
+        // The underlay's MTU or this node's address may be what changed.
+        self.plan = Some(self.replan(&intents));
+        self.reconcile_network(intents.all_synced());
+    }
+
+    /// Plans the overlay for these intents.
+    pub(crate) fn replan(&mut self, intents: &Intents) -> Plan {
+        let nodes = intents.other_nodes();
+        let Some(local) = intents.own_node() else {
+            return Plan::empty();
+        };
+        let settings = self
+            .kernel
+            .settings(self.args.underlay_mtu, local.tunnel_endpoint());
+        isthmus_tunnel::plan(&TunnelInputs {
+            settings,
+            local,
+            nodes: &nodes,
+        })
+    }
+
+    fn reconcile_network(&mut self, complete: bool) {
+        let Some(plan) = &self.plan else {
+            return;
+        };
+        let outcome = self.kernel.reconcile(plan, complete && plan.device.is_some());
+        if outcome.applied > 0 {
+            tracing::info!(
+                ops = outcome.applied,
+                routes = plan.routes.len(),
+                "network brought up to date"
+            );
+        }
+        self.problems.network = outcome.problems;
+        let v6 = plan.routes.keys().any(|net| net.addr().is_ipv6());
+        if outcome.device.is_some() {
+            let uplinks = self.present_uplinks();
+            let wanted = kernel::sysctls(&self.args.overlay_device, &uplinks, v6);
+            let (written, problems) = kernel::set_sysctls(&wanted);
+            self.writes.sysctls += written;
+            self.problems.sysctls = problems;
+        }
+        if outcome.device.is_some() && (outcome.device != self.device || outcome.applied > 0) {
+            let attached = self.datapath.attach_overlay(&self.args.overlay_device);
+            self.note_hooks(attached);
+        }
+        self.device = outcome.device;
+    }
+
+    /// Attaches again where links came back.
+    pub(crate) fn reattach(&mut self) {
+        let uplinks = self.present_uplinks();
+        let attached = if uplinks == self.uplinks {
+            self.datapath.reattach()
+        } else {
+            self.datapath.set_uplinks(&uplinks)
+        };
+        self.uplinks = uplinks;
+        self.note_hooks(attached);
+    }
+
+    fn note_hooks(&mut self, attached: Result<usize, isthmus_datapath::Error>) {
+        match attached {
+            Ok(count) => self.writes.hooks += count as u64,
+            Err(e) => self.problems.network.push(e.to_string()),
+        }
+    }
+
+    fn present_uplinks(&mut self) -> Vec<String> {
+        let (present, problems) = present_uplinks(&self.kernel, &self.args.uplink);
+        self.problems.uplinks = problems;
+        present
+    }
+
+    /// Decides what a cluster's bit is before the probes have spoken.
+    fn set_gates(&mut self, next: &Intents) {
+        let targets = self.targets(next);
+        let mut gates = BTreeMap::new();
+        for (id, state) in next.clusters() {
+            let synced = state.status.synced.has(Resource::Nodes);
+            let gate = match (targets.contains_key(&id), synced) {
+                (true, _) => Gate::Probed,
+                (false, true) => Gate::Unprobed,
+                (false, false) => Gate::Waiting,
+            };
+            let before = self.gates.get(&id).copied();
+            let new = before.is_none() && !self.adopted.knew(id.value());
+            let bit = match gate {
+                _ if before == Some(gate) => None,
+                Gate::Unprobed => Some(true),
+                Gate::Waiting | Gate::Probed => new.then_some(false),
+            };
+            if let Some(alive) = bit {
+                self.datapath.set_cluster_alive(id.value(), alive);
+            }
+            gates.insert(id, gate);
+        }
+        self.gates = gates;
+    }
+
+    fn targets(&self, intents: &Intents) -> Targets {
+        let Some(plan) = &self.plan else {
+            return Targets::new();
+        };
+        let mut targets = Targets::new();
+        for (id, state) in intents.clusters() {
+            for node in state.nodes.values() {
+                let reached = |ip: &std::net::IpAddr| plan.routes.contains_key(&(*ip).into());
+                let address = [false, true]
+                    .into_iter()
+                    .filter_map(|v6| overlay_address(node, v6))
+                    .find(reached);
+                if let Some(ip) = address {
+                    targets.entry(id).or_default().insert(node.name.clone(), ip);
+                }
+            }
+        }
+        targets
+    }
+
+    /// What to probe now.
+    pub(crate) fn probe_plan(&self) -> ProbePlan {
+        ProbePlan {
+            targets: self
+                .intents
+                .as_ref()
+                .map(|intents| self.targets(intents))
+                .unwrap_or_default(),
+            full_size: self
+                .plan
+                .as_ref()
+                .and_then(|p| p.device.as_ref())
+                .map_or(0, |d| d.mtu as usize),
+        }
+    }
+
+    fn reconcile_maps(&mut self, old: Option<&Intents>, next: &Intents) {
+        self.adopted.forget_spoken_for(next);
+        if let Some(old) = old
+            && !nodes_differ(old, next)
+            && !ips_differ(old, next)
+            && self.problems.maps.is_empty()
+            && self.problems.services.is_empty()
+            && let Some(names) = services::changed(old, next)
+            && names.len() <= FEW
+            && self.write_some(next, &names)
+        {
+            return;
+        }
+        self.write_all(old, next);
+    }
+
+    /// Writes the rows of some services; false if everything has to be looked at.
+    fn write_some(&mut self, next: &Intents, names: &BTreeSet<ServiceName>) -> bool {
+        let local = names
+            .iter()
+            .filter_map(|name| next.local.services.get(name))
+            .map(AsRef::as_ref);
+        let merged = services::merge(next, local);
+        let dead = next.dead_nodes();
+        let mut rows = BTreeMap::new();
+        for (name, service) in &merged {
+            for (frontend, mut row) in services::rows(next, &dead, service) {
+                let free = self.owners.get(&frontend).is_none_or(|owner| owner == name);
+                if !free || rows.contains_key(&frontend) {
+                    return false;
+                }
+                self.adopted.keep_groups(&frontend, &mut row);
+                rows.insert(frontend, (name.clone(), row));
+            }
+        }
+        let gone = self
+            .owners
+            .iter()
+            .filter(|(f, owner)| names.contains(*owner) && !rows.contains_key(f));
+        let gone: Vec<Frontend> = gone.map(|(frontend, _)| *frontend).collect();
+        for frontend in gone {
+            self.owners.remove(&frontend);
+            self.desired.services.remove(&frontend);
+            let removed = self.datapath.set_service(&frontend, None);
+            self.note_report(removed);
+        }
+        for (frontend, (name, row)) in rows {
+            if self.desired.services.get(&frontend) != Some(&row) {
+                let written = self.datapath.set_service(&frontend, Some(&row));
+                self.note_report(written);
+            }
+            self.owners.insert(frontend, name);
+            self.desired.services.insert(frontend, row);
+        }
+        for name in names {
+            self.merged.remove(name);
+        }
+        self.merged.extend(merged);
+        true
+    }
+
+    fn write_all(&mut self, old: Option<&Intents>, next: &Intents) {
+        self.merged = services::merge_all(next);
+        let (rows, problems) = services::all_rows(next, &self.merged);
+        self.owners = rows
+            .iter()
+            .map(|(frontend, (name, _))| (*frontend, name.clone()))
+            .collect();
+        self.problems.services = problems;
+        let ipcache = match old {
+            Some(old) if !nodes_differ(old, next) && !ips_differ(old, next) => {
+                std::mem::take(&mut self.desired.ipcache)
+            }
+            _ => {
+                let empty = Plan::empty();
+                let plan = self.plan.as_ref().unwrap_or(&empty);
+                let (rows, foreign) = crate::ipcache::rows(next, plan, self.args.overlay_own_cluster);
+                self.foreign_ips = foreign;
+                rows
+            }
+        };
+        let mut desired = Desired {
+            services: rows
+                .into_iter()
+                .map(|(frontend, (_, row))| (frontend, row))
+                .collect(),
+            ipcache,
+        };
+        self.adopted
+            .keep(&mut desired, next.local.complete && !next.local.partial);
+        self.desired = desired;
+        self.problems.maps.clear();
+        let report = self.datapath.sync(&self.desired);
+        self.note_report(report);
+    }
+
+    fn note_report(&mut self, report: Result<isthmus_datapath::Report, isthmus_datapath::Error>) {
+        match report {
+            Ok(report) => {
+                if report.written > 0 {
+                    tracing::debug!(written = report.written, took = ?report.written_in, "maps brought up to date");
+                }
+                self.problems
+                    .maps
+                    .extend(report.refused.iter().map(ToString::to_string));
+            }
+            Err(e) => {
+                tracing::error!(error = %e, "maps");
+                self.problems.maps.push(e.to_string());
+            }
+        }
+    }
+
+    /// Makes the maps hold what is wanted once more, after a failure.
+    pub(crate) fn retry_maps(&mut self) {
+        if !self.problems.maps.is_empty() {
+            self.problems.maps.clear();
+            let report = self.datapath.sync(&self.desired);
+            self.note_report(report);
+        }
+    }
+
+    /// True if something failed that may succeed later.
+    pub(crate) fn wants_retry(&self) -> bool {
+        !self.problems.network.is_empty()
+            || !self.problems.maps.is_empty()
+            || !self.problems.sysctls.is_empty()
+    }
+
+    /// What is missing until this node does its job; empty when nothing is.
+    pub(crate) fn waiting_for(&self) -> Vec<String> {
+        let Some(intents) = &self.intents else {
+            return vec!["the first list of this cluster's manifests".to_owned()];
+        };
+        let mut missing = Vec::new();
+        if !intents.local.complete {
+            missing.push("the first list of this cluster's manifests".to_owned());
+        }
+        match intents.own_node() {
+            None => missing.push(unknown_node(&intents.local, intents.me.node.as_str())),
+            Some(node) if node.tunnel_endpoint().is_none() => missing.push(format!(
+                "an InternalIP of node {} in the manifests: tunnels to it have no end without one",
+                node.name
+            )),
+            Some(_) => missing.extend(self.problems.network.iter().cloned()),
+        }
+        missing.extend(self.problems.maps.iter().cloned());
+        missing
+    }
+}
+
+fn unknown_node(local: &Snapshot, name: &str) -> String {
+    let known: Vec<&str> = local.nodes.keys().map(NodeName::as_str).collect();
+    let known = if known.is_empty() {
+        "none at all".to_owned()
+    } else {
+        known.join(", ")
+    };
+    format!("node {name} in the manifests (they have {known}): add it or correct --node-name")
+}
+
+/// The uplinks that exist, and a sentence for each that does not.
+pub(crate) fn present_uplinks(kernel: &Kernel, wanted: &[String]) -> (Vec<String>, Vec<String>) {
+    let links = match kernel.link_names() {
+        Ok(links) => links,
+        Err(e) => return (Vec::new(), vec![e.to_string()]),
+    };
+    let (present, missing): (Vec<String>, Vec<String>) =
+        wanted.iter().cloned().partition(|name| links.contains(name));
+    let explain = |name: &String| {
+        format!(
+            "uplink {name} does not exist: LoadBalancer addresses are not served there until it does; create it or correct \
+             --uplink"
+        )
+    };
+    (present, missing.iter().map(explain).collect())
+}
+
+/// The nodes that do not answer although their cluster does: the death of a whole cluster is one bit and no row.
+pub(crate) fn dead_nodes(report: &Report) -> BTreeSet<(ClusterId, NodeName)> {
+    let mut dead = BTreeSet::new();
+    for (id, (verdict, nodes)) in report {
+        if *verdict == Verdict::Alive {
+            let silent = nodes.iter().filter(|(_, node)| node.verdict == Verdict::Dead);
+            dead.extend(silent.map(|(name, _)| (*id, name.clone())));
+        }
+    }
+    dead
+}
+
+/// True if the plan may differ.
+fn nodes_differ(old: &Intents, new: &Intents) -> bool {
+    let remote = |intents: &Intents| -> Vec<_> {
+        let of = |(id, s): (ClusterId, &isthmus_remote_cluster::RemoteClusterState)| {
+            (s.name.clone(), id, s.nodes.generation(), s.status.synced)
+        };
+        intents.clusters().map(of).collect()
+    };
+    !Arc::ptr_eq(&old.local.nodes, &new.local.nodes)
+        || old.all_synced() != new.all_synced()
+        || remote(old) != remote(new)
+}
+
+/// True if the ipcache may differ.
+fn ips_differ(old: &Intents, new: &Intents) -> bool {
+    let remote = |intents: &Intents| -> Vec<_> {
+        intents
+            .clusters()
+            .map(|(id, s)| (id, s.ips.generation()))
+            .collect()
+    };
+    !Arc::ptr_eq(&old.local.ips, &new.local.ips) || remote(old) != remote(new)
+}

@@ -1,0 +1,199 @@
+//! From services to rows of the data path: a pure function.
+use std::collections::{BTreeMap, BTreeSet};
+
+use isthmus_datapath::{Backend, Frontend, ServiceRow};
+use isthmus_topology::{
+    ClusterId, LocalService, MergedBackend, MergedService, NodeName, RemoteService, Scope, ServiceName,
+    merge_services,
+};
+
+use crate::args::ServiceChoice;
+use crate::intents::{DeadNodes, Intents};
+
+/// The services of this cluster with what the others add to them.
+pub(crate) type Merged = BTreeMap<ServiceName, MergedService>;
+
+/// Merges all services.
+pub(crate) fn merge_all(intents: &Intents) -> Merged {
+    merge(intents, intents.local.services.values().map(AsRef::as_ref))
+}
+
+/// Merges some of the services of this cluster.
+pub(crate) fn merge<'a>(intents: &'a Intents, local: impl Iterator<Item = &'a LocalService>) -> Merged {
+    let local: Vec<&LocalService> = local.collect();
+    let mut remote: BTreeMap<ServiceName, BTreeMap<ClusterId, &RemoteService>> = BTreeMap::new();
+    for (id, state) in intents.clusters() {
+        for service in local.iter().filter(|service| service.global) {
+            if let Some(theirs) = state.services.get(&service.name) {
+                remote.entry(service.name.clone()).or_default().insert(id, theirs);
+            }
+        }
+    }
+    merge_services(intents.me.cluster, Some(&intents.me.node), local, &remote)
+}
+
+/// The rows of one service.
+pub(crate) fn rows(
+    intents: &Intents,
+    dead: &DeadNodes<'_>,
+    service: &MergedService,
+) -> Vec<(Frontend, ServiceRow)> {
+    let mut rows = Vec::new();
+    for (frontend, merged) in &service.frontends {
+        let row = |only_here: bool| {
+            let used = |(cluster, backends): (&ClusterId, &Vec<MergedBackend>)| {
+                let keep = |b: &&MergedBackend| {
+                    let here = *cluster == intents.me.cluster && b.node.as_ref() == Some(&intents.me.node);
+                    (here || !only_here) && !dead.holds(*cluster, b.ip)
+                };
+                let kept: BTreeSet<_> = backends
+                    .iter()
+                    .filter(keep)
+                    .map(|b| Backend {
+                        ip: b.ip,
+                        port: b.port,
+                    })
+                    .collect();
+                (!kept.is_empty()).then(|| (cluster.value(), kept))
+            };
+            ServiceRow {
+                affinity: service.affinity,
+                groups: merged.groups.iter().filter_map(used).collect(),
+            }
+        };
+        let key = |scope| Frontend {
+            ip: frontend.ip,
+            port: frontend.port,
+            scope,
+        };
+        let inside = service.global || intents.me.services == ServiceChoice::All;
+        match merged.scope {
+            Scope::Internal if inside => rows.push((key(Scope::Internal), row(false))),
+            Scope::Internal => {}
+            // Pods use outside addresses too; for them no packet has to be masqueraded.
+            Scope::External => {
+                rows.push((key(Scope::External), row(!intents.masquerade)));
+                rows.push((key(Scope::Internal), row(false)));
+            }
+        }
+    }
+    rows
+}
+
+/// Rows with the services that they belong to.
+pub(crate) type OwnedRows = BTreeMap<Frontend, (ServiceName, ServiceRow)>;
+
+/// All rows. Two services with one address and port: the first by name keeps it, the others are named.
+pub(crate) fn all_rows(intents: &Intents, merged: &Merged) -> (OwnedRows, Vec<String>) {
+    let dead = intents.dead_nodes();
+    let (mut all, mut problems) = (OwnedRows::new(), Vec::new());
+    for service in merged.values() {
+        for (frontend, row) in rows(intents, &dead, service) {
+            match all.get(&frontend) {
+                Some((owner, _)) => problems.push(format!(
+                    "service {} wants {frontend}, which {owner} has already: it is not served there; give it an address of \
+                     its own",
+                    service.name
+                )),
+                None => drop(all.insert(frontend, (service.name.clone(), row))),
+            }
+        }
+    }
+    (all, problems)
+}
+
+/// What a new connection can use now, for status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Choice {
+    /// The clusters that may be chosen.
+    pub(crate) eligible: BTreeSet<u16>,
+    /// Why these.
+    pub(crate) reason: String,
+}
+
+/// The same rule as the kernel's (bpf/abi, choose): among live clusters with backends the affinity decides, and where it leaves
+/// none, all of them are used.
+pub(crate) fn choice(own: u16, row: &ServiceRow, alive: impl Fn(u16) -> bool) -> Choice {
+    use isthmus_topology::ServiceAffinity as A;
+    let usable: BTreeSet<u16> = row
+        .groups
+        .keys()
+        .copied()
+        .filter(|id| *id == own || alive(*id))
+        .collect();
+    let preferred: BTreeSet<u16> = match row.affinity {
+        A::None => usable.clone(),
+        A::Local => usable.iter().copied().filter(|id| *id == own).collect(),
+        A::Remote => usable.iter().copied().filter(|id| *id != own).collect(),
+    };
+    let reason = match (row.affinity, usable.is_empty(), preferred.is_empty()) {
+        (_, true, _) => "no cluster with backends is reachable: connections are refused",
+        (A::None, ..) => "all reachable clusters alike",
+        (A::Local, _, false) => "affinity local: this cluster",
+        (A::Local, _, true) => "affinity local, but this cluster has no backend: the others",
+        (A::Remote, _, false) => "affinity remote: the other clusters",
+        (A::Remote, _, true) => "affinity remote, but no other cluster can be used: this one",
+    };
+    Choice {
+        eligible: if preferred.is_empty() { usable } else { preferred },
+        reason: reason.to_owned(),
+    }
+}
+
+/// Names of services whose rows may differ between two sets of intents, or `None` if any may.
+pub(crate) fn changed(old: &Intents, new: &Intents) -> Option<BTreeSet<ServiceName>> {
+    let same_rest =
+        old.dead == new.dead && old.masquerade == new.masquerade && old.local.complete == new.local.complete;
+    let ids = |intents: &Intents| {
+        intents
+            .clusters()
+            .map(|(id, s)| (s.name.clone(), id))
+            .collect::<Vec<_>>()
+    };
+    if !same_rest || ids(old) != ids(new) {
+        return None;
+    }
+    let mut names = BTreeSet::new();
+    if !std::sync::Arc::ptr_eq(&old.local.services, &new.local.services) {
+        names.extend(differing(&old.local.services, &new.local.services));
+    }
+    for (_, state) in new.clusters() {
+        let before = old.remote.clusters.get(&state.name)?;
+        for change in state.services.diff(&before.services) {
+            let (isthmus_remote_cluster::Change::Put { key, .. }
+            | isthmus_remote_cluster::Change::Delete { key, .. }) = change;
+            names.insert(key.clone());
+        }
+        // With dead nodes, where a backend is matters too.
+        if !new.dead.is_empty() && state.ips.generation() != before.ips.generation() {
+            return None;
+        }
+    }
+    Some(names)
+}
+
+fn differing<K: Ord + Clone, V>(
+    old: &BTreeMap<K, std::sync::Arc<V>>,
+    new: &BTreeMap<K, std::sync::Arc<V>>,
+) -> Vec<K> {
+    let differs = |(key, value): (&K, &std::sync::Arc<V>)| {
+        let same = old
+            .get(key)
+            .is_some_and(|before| std::sync::Arc::ptr_eq(before, value));
+        (!same).then(|| key.clone())
+    };
+    let gone = old.keys().filter(|key| !new.contains_key(key)).cloned();
+    new.iter().filter_map(differs).chain(gone).collect()
+}
+
+/// The node of a backend, for status.
+pub(crate) fn backend_node(
+    dead: &DeadNodes<'_>,
+    cluster: ClusterId,
+    backend: &MergedBackend,
+) -> Option<NodeName> {
+    backend
+        .node
+        .clone()
+        .or_else(|| dead.node_of(cluster, backend.ip).cloned())
+}
