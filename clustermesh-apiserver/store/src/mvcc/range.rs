@@ -118,16 +118,19 @@ fn sorting(request: &PbRangeRequest) -> (i32, i32) {
     }
 }
 
+/// Sorts records that come in the order of their keys; equal ones stay in it, upwards and downwards, as in etcd.
 fn sorted(mut records: Vec<&Arc<Record>>, order: i32, target: i32) -> Vec<&Arc<Record>> {
-    match target {
-        BY_VERSION => records.sort_by_key(|record| record.version),
-        BY_CREATE => records.sort_by_key(|record| record.create_revision),
-        BY_MOD => records.sort_by_key(|record| record.mod_revision),
-        BY_VALUE => records.sort_by(|a, b| a.value().cmp(b.value())),
-        _ => {}
-    }
+    let compare = |a: &Record, b: &Record| match target {
+        BY_VERSION => a.version.cmp(&b.version),
+        BY_CREATE => a.create_revision.cmp(&b.create_revision),
+        BY_MOD => a.mod_revision.cmp(&b.mod_revision),
+        BY_VALUE => a.value().cmp(b.value()),
+        _ => a.key().cmp(b.key()),
+    };
     if order == DESCEND {
-        records.reverse();
+        records.sort_by(|a, b| compare(b, a));
+    } else {
+        records.sort_by(|a, b| compare(a, b));
     }
     records
 }
