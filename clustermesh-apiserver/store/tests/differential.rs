@@ -21,15 +21,18 @@ use etcd_client::{
 use rig::{Rig, has};
 
 struct Etcd {
-    child: Child,
+    _child: Guard,
     client: Client,
     _dir: tempfile::TempDir,
 }
 
-impl Drop for Etcd {
+/// Ends the process when the test ends.
+struct Guard(Child);
+
+impl Drop for Guard {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -69,14 +72,14 @@ async fn etcd() -> Etcd {
     command
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default());
-    let child = command.spawn().unwrap();
+    let child = Guard(command.spawn().unwrap());
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         if let Ok(mut connection) = Client::connect([&client], None).await
             && connection.get("x", None).await.is_ok()
         {
             return Etcd {
-                child,
+                _child: child,
                 client: connection,
                 _dir: dir,
             };
