@@ -166,6 +166,9 @@ pub(crate) struct ConnectArgs {
 pub(crate) struct ListArgs {
     #[command(flatten)]
     pub(crate) scope: Scope,
+    /// One daemon's admin socket, instead of all daemons of all clusters.
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["lab", "context_dir"])]
+    pub(crate) socket: Option<PathBuf>,
     /// How to show it.
     #[arg(short, long, value_enum, default_value = "table")]
     pub(crate) output: Format,

@@ -16,7 +16,9 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::Scope;
 use crate::failure::{Doing, Failure, Outcome};
+use crate::lab::Lab;
 
 /// What cluster.yaml says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +109,47 @@ impl Context {
     pub(crate) fn bgp_socket(&self, node: &str) -> PathBuf {
         self.dir.join(format!("run/{node}.bgp.sock"))
     }
+}
+
+/// All clusters that a command is about: those of a lab, or those below a directory, sorted by name.
+pub(crate) fn all(scope: &Scope) -> Outcome<Vec<Context>> {
+    match (&scope.context_dir, &scope.lab) {
+        (Some(dir), _) => below(dir),
+        (None, Some(name)) => Lab::open(name)?.contexts(),
+        (None, None) => Lab::only()?.contexts(),
+    }
+}
+
+/// One cluster, by its directory or by its name.
+pub(crate) fn one(scope: &Scope, name: &str) -> Outcome<Context> {
+    if name.contains('/') {
+        return Context::load(Path::new(name));
+    }
+    let contexts = all(scope)?;
+    let known: Vec<String> = contexts.iter().map(|c| c.name().to_owned()).collect();
+    contexts.into_iter().find(|c| c.name() == name).ok_or_else(|| {
+        Failure::usage(format!("there is no cluster {name}")).next(format!(
+            "use one of {}, or a cluster's directory",
+            known.join(", ")
+        ))
+    })
+}
+
+fn below(dir: &Path) -> Outcome<Vec<Context>> {
+    let entries = std::fs::read_dir(dir).map_err(|e| {
+        Failure::usage(format!("cannot read the directory of clusters {}", dir.display())).because(e)
+    })?;
+    let mut dirs: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.join("cluster.yaml").exists())
+        .collect();
+    dirs.sort();
+    if dirs.is_empty() {
+        return Err(Failure::usage(format!("no cluster is below {}", dir.display()))
+            .next("a cluster is a directory with a cluster.yaml"));
+    }
+    dirs.iter().map(|dir| Context::load(dir)).collect()
 }
 
 #[cfg(test)]

@@ -38,17 +38,6 @@ pub enum Write {
     },
 }
 
-/// Where [`StoreHandle::apply`] stopped.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
-    /// Why.
-    pub error: StoreError,
-    /// The change that was refused.
-    pub write: Write,
-    /// The changes behind it, not tried.
-    pub rest: Vec<Write>,
-}
-
 /// A connected client, for status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFacts {
@@ -113,48 +102,27 @@ impl StoreHandle {
     }
 
     /// Makes changes one after the other, each at its own revision, under one lock. Stops at the first that is
-    /// refused; those before it are made.
-    pub fn apply(&self, writes: Vec<Write>) -> Result<(), Refused> {
+    /// refused and answers its place.
+    pub fn apply(&self, writes: Vec<Write>) -> Result<(), (usize, StoreError)> {
         self.shared.write(|core, _| {
-            let mut writes = writes.into_iter();
-            while let Some(write) = writes.next() {
-                let refused = match write {
-                    Write::Put { key, value, lease } => {
-                        let request = PbPutRequest {
+            for (place, write) in writes.into_iter().enumerate() {
+                let result = match write {
+                    Write::Put { key, value, lease } => core
+                        .put(&PbPutRequest {
                             key,
                             value,
                             lease,
                             ..Default::default()
-                        };
-                        let error = core.put(&request).err();
-                        error.map(|error| {
-                            (
-                                error,
-                                Write::Put {
-                                    key: request.key,
-                                    value: request.value,
-                                    lease,
-                                },
-                            )
                         })
-                    }
-                    Write::Delete { key } => {
-                        let request = PbDeleteRequest {
+                        .map(|_| ()),
+                    Write::Delete { key } => core
+                        .delete(&PbDeleteRequest {
                             key,
                             ..Default::default()
-                        };
-                        core.delete(&request)
-                            .err()
-                            .map(|error| (error, Write::Delete { key: request.key }))
-                    }
+                        })
+                        .map(|_| ()),
                 };
-                if let Some((error, write)) = refused {
-                    return Err(Refused {
-                        error,
-                        write,
-                        rest: writes.collect(),
-                    });
-                }
+                result.map_err(|error| (place, error))?;
             }
             Ok(())
         })

@@ -33,7 +33,6 @@ mod clusters;
 mod dial;
 mod directory;
 mod feed;
-mod gauges;
 mod listwatch;
 mod machine;
 mod mirror;
@@ -48,7 +47,6 @@ mod task;
 mod watchplane;
 
 pub use clusters::RemoteClusters;
-pub use gauges::Gauge;
 pub use isthmus_kvstore::ExportMode;
 pub use options::{Options, Timing};
 pub use resource::Resource;

@@ -261,4 +261,5 @@ impl ListWatch {
 }
 
 #[cfg(test)]
+#[path = "listwatch_tests.rs"]
 mod tests;

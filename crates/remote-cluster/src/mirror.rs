@@ -200,4 +200,5 @@ fn ip_key(suffix: &str) -> Option<(IpNet, bool)> {
 }
 
 #[cfg(test)]
+#[path = "mirror_tests.rs"]
 mod tests;

@@ -24,7 +24,7 @@ pub(crate) const PROGRAMS: [&str; 3] = ["clustermesh-apiserver", "isthmus-agent"
 /// Writes a cluster's directory: objects, certificates, configurations.
 pub(crate) fn write_files(paths: &Paths, cluster: &Cluster) -> Outcome {
     let dir = paths.cluster(&cluster.name);
-    for sub in ["pki", "clustermesh", "run"] {
+    for sub in ["pki", "clustermesh", "run", "state"] {
         let sub = dir.join(sub);
         fs::create_dir_all(&sub).doing(format!("make {}", sub.display()))?;
     }
@@ -116,6 +116,7 @@ pub(crate) fn apiserver(plan: &Plan, paths: &Paths, cluster: &Cluster) -> Outcom
         ("--cert", text(&dir.join("pki/server.crt"))),
         ("--key", text(&dir.join("pki/server.key"))),
         ("--ca", text(&dir.join("pki/ca.crt"))),
+        ("--state-dir", text(&dir.join("state"))),
         ("--admin-socket", text(&dir.join("run/apiserver.sock"))),
     ];
     daemon(
@@ -142,6 +143,8 @@ pub(crate) fn agent(plan: &Plan, paths: &Paths, cluster: &Cluster, node: &Node) 
         ("--pin-dir", text(&pins)),
         ("--cgroup", text(&paths.cgroup.join(&node.name))),
         ("--uplink", UPLINK.to_owned()),
+        // One machine carries the maps of all nodes.
+        ("--map-size", "small".to_owned()),
         (
             "--admin-socket",
             text(&dir.join(format!("run/{}.agent.sock", node.name))),

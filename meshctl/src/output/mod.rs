@@ -38,6 +38,8 @@ pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
     #[serde(skip)]
     exit: Exit,
+    #[serde(skip)]
+    why: String,
 }
 
 impl<T: Serialize + TableRow> List<T> {
@@ -48,7 +50,19 @@ impl<T: Serialize + TableRow> List<T> {
             kind,
             items,
             exit,
+            why: String::new(),
         }
+    }
+
+    /// With a reason, for who waits until all is well.
+    pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
+    }
+
+    /// Why it is not well, if it is not.
+    pub(crate) fn why(&self) -> &str {
+        &self.why
     }
 
     /// How the command ends: the same whatever the format.
