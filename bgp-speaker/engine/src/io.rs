@@ -173,7 +173,7 @@ pub enum Notice {
     NoNextHop(Family),
     /// A route whose attributes do not fit into one message was not sent.
     TooBig(ipnet::IpNet),
-    /// We have finished restarting: routes are chosen and sent from here on.
+    /// We have finished restarting (reported for each peer): routes are chosen and sent from here on.
     DeferralEnded,
 }
 

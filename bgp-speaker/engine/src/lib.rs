@@ -20,7 +20,9 @@
 
 pub mod config;
 pub mod io;
+mod peer;
 pub mod policy;
+mod rib;
 mod speaker;
 pub mod view;
 

@@ -304,7 +304,7 @@ impl<'a> AttributesView<'a> {
     }
 
     /// COMMUNITIES, in wire order.
-    pub fn communities(&self) -> impl Iterator<Item = Community> + use<'a> {
+    pub fn communities(&self) -> impl Iterator<Item = Community> + Clone + use<'a> {
         let value = self.value(kind::COMMUNITIES).unwrap_or_default();
         value
             .as_chunks::<4>()
@@ -314,7 +314,7 @@ impl<'a> AttributesView<'a> {
     }
 
     /// EXTENDED COMMUNITIES, in wire order.
-    pub fn extended_communities(&self) -> impl Iterator<Item = ExtendedCommunity> + use<'a> {
+    pub fn extended_communities(&self) -> impl Iterator<Item = ExtendedCommunity> + Clone + use<'a> {
         let value = self.value(kind::EXTENDED_COMMUNITIES).unwrap_or_default();
         value
             .as_chunks::<8>()
@@ -324,7 +324,7 @@ impl<'a> AttributesView<'a> {
     }
 
     /// LARGE_COMMUNITY, in wire order.
-    pub fn large_communities(&self) -> impl Iterator<Item = LargeCommunity> + use<'a> {
+    pub fn large_communities(&self) -> impl Iterator<Item = LargeCommunity> + Clone + use<'a> {
         let value = self.value(kind::LARGE_COMMUNITIES).unwrap_or_default();
         value
             .as_chunks::<12>()
