@@ -189,7 +189,7 @@ pub enum Refusal {
     /// The session failed several times in a row and is being damped.
     #[error("the session to the peer flaps and is held down for a while")]
     Damped,
-    /// There is already another connection from this peer that is not yet decided on.
-    #[error("another connection from the peer is being opened")]
+    /// There are two connections with this peer already.
+    #[error("two connections with the peer are being opened already")]
     Busy,
 }

@@ -305,3 +305,22 @@ fn late_inputs_are_ignored() {
     sim.run_for(SECOND);
     assert!(sim.is_up(A, B) && sim.is_up(B, C));
 }
+
+/// A peer that comes late, after we have ended our deferral: its routes must not be lost for want of R and F bits.
+#[test]
+fn a_late_peer_learns_that_we_forwarded() {
+    let mut sim = line(true);
+    sim.crash(A, true);
+    sim.cut(A, B);
+    sim.start(A, Some(Restarting { deferral: 2 * SECOND }));
+    sim.run_for(5 * SECOND);
+    assert!(!sim.speaker(A).is_restarting());
+    assert_eq!(sim.table(B), FRESH, "B has not heard of it yet");
+    sim.heal(A, B);
+    let before = updates_at_c(&sim);
+    sim.run_until(12 * SECOND, "fresh", |sim| {
+        sim.is_up(A, B) && sim.table(B) == FRESH
+    });
+    sim.run_for(SECOND);
+    assert_eq!(updates_at_c(&sim), before, "C heard nothing of it");
+}

@@ -34,9 +34,6 @@ impl Peer {
             .connections
             .iter()
             .find(|c| !c.outgoing && c.phase != Phase::Established);
-        if older.is_some_and(|older| older.phase == Phase::OpenConfirm) {
-            return Err(Refusal::Busy);
-        }
         if let Some(older) = older.map(|older| older.id) {
             self.end_loser(now, older);
         }

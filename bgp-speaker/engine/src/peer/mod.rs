@@ -34,6 +34,8 @@ pub(crate) struct Local {
     pub(crate) router_id: Ipv4Addr,
     /// We have restarted and are not yet complete.
     pub(crate) restarting: bool,
+    /// We have restarted, and our forwarding went on meanwhile.
+    pub(crate) preserved: bool,
 }
 
 /// What happened to a peer, for the speaker to act on.

@@ -11,8 +11,8 @@ use crate::config::PeerConfig;
 use crate::view::PeerCapabilities;
 
 impl Peer {
-    /// Our OPEN. `restarting` is the R bit; F bits say that our forwarding went on: over our own restart, or, if there
-    /// was a session before, because we never stopped.
+    /// Our OPEN. The R bit stands in the first OPEN that a peer gets after our restart, and until we are complete. F bits
+    /// say that our forwarding went on: over our restart, or, if there was a session before, because we never stopped.
     pub(crate) fn our_open(&self, local: Local) -> Open {
         let mut capabilities: Vec<Capability> = self
             .config
@@ -22,9 +22,10 @@ impl Peer {
             .collect();
         capabilities.push(Capability::RouteRefresh);
         if let Some(restart) = &self.config.graceful_restart {
-            let forwarding = local.restarting || self.counters.established > 0;
+            let first = self.counters.established == 0;
+            let forwarding = local.preserved || !first;
             capabilities.push(Capability::GracefulRestart(GracefulRestart {
-                restarted: local.restarting,
+                restarted: local.restarting || (local.preserved && first),
                 notification: restart.notification,
                 time: restart.restart_time,
                 families: self

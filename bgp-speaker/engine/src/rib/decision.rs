@@ -20,18 +20,18 @@ pub(crate) struct SourceInfo {
 }
 
 /// The best of the usable paths.
-pub(crate) fn best(
-    paths: &[Path],
+pub(crate) fn best<'a>(
+    paths: &'a [Path],
     interner: &Interner,
     info: impl Fn(RouteSource) -> Option<SourceInfo>,
 ) -> Option<Path> {
     let mut usable = paths.iter().filter(|path| path.is_usable());
     let first = usable.next()?;
-    let mut candidates = vec![(first, interner.entry(first.attr).rank)];
-    candidates.extend(usable.map(|path| (path, interner.entry(path.attr).rank)));
-    if candidates.len() == 1 {
+    let Some(second) = usable.next() else {
         return Some(*first);
-    }
+    };
+    let ranked = |path: &'a Path| (path, interner.entry(path.attr).rank);
+    let mut candidates: Vec<(&Path, Rank)> = [first, second].into_iter().chain(usable).map(ranked).collect();
     keep_least(&mut candidates, |(path, rank)| {
         (
             path.source != RouteSource::Local,

@@ -210,9 +210,14 @@ impl Speaker {
         }
     }
 
-    /// Sets the whole set of our own routes; the engine announces and withdraws the difference.
+    /// Sets the whole set of our own routes; the engine announces and withdraws the difference. Bits behind the length of a prefix
+    /// are cleared.
     pub fn set_routes(&mut self, now: Duration, routes: OriginatedRoutes) {
         self.now = now;
+        let routes: OriginatedRoutes = routes
+            .into_iter()
+            .map(|(prefix, route)| (prefix.trunc(), route))
+            .collect();
         let old = std::mem::take(&mut self.originated);
         for prefix in old.keys().filter(|prefix| !routes.contains_key(prefix)) {
             self.rib.remove(prefix, RouteSource::Local);

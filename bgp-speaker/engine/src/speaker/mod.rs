@@ -184,7 +184,10 @@ impl Speaker {
             return;
         };
         match input {
-            Input::Connected { local, .. } => member.peer.connected(now, we, conn, local),
+            Input::Connected { local, .. } => {
+                let end = SocketAddr::new(local.ip().to_canonical(), local.port());
+                member.peer.connected(now, we, conn, end);
+            }
             Input::Received { bytes, .. } => self.received(now, id, conn, bytes),
             Input::Written { bytes, .. } => member.peer.written(now, conn, bytes),
             Input::ConnectFailed { error, .. } | Input::Closed { error, .. } => {
@@ -329,6 +332,7 @@ impl Speaker {
             asn: self.config.asn,
             router_id: self.config.router_id,
             restarting: self.deferral.is_some(),
+            preserved: self.config.restarting.is_some(),
         }
     }
 
