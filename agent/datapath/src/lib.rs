@@ -44,6 +44,8 @@ mod object;
 mod observed;
 mod pins;
 mod plan;
+#[cfg(test)]
+mod plan_tests;
 mod slots;
 mod sys;
 

@@ -1,5 +1,5 @@
 //! What the maps hold, read back from the kernel, with what can be derived from it: free slots, free backend ids.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use isthmus_bpf_abi::{BACKEND_EMPTY, BackendValue, Group, IpCacheKey, IpCacheValue, SvcKey, SvcValue};
 
@@ -14,6 +14,8 @@ pub(crate) type BackendKey = ([u8; 16], u16, u16);
 #[derive(Debug, Clone)]
 pub struct Observed {
     pub(crate) services: BTreeMap<SvcKey, SvcValue>,
+    /// Services whose value makes no sense: not ours, or half overwritten.
+    pub(crate) damaged: BTreeSet<SvcKey>,
     pub(crate) slots: Vec<u32>,
     /// By id; id 0 is never used.
     pub(crate) backends: Vec<BackendValue>,
@@ -52,7 +54,7 @@ impl Observed {
     }
 
     /// From the content of the maps. A service whose slot runs make no sense (they overlap another's, or lie outside) is
-    /// left out, so that it is written anew.
+    /// set aside, to be written anew or removed.
     pub(crate) fn restore(
         capacity: &Capacity,
         services: BTreeMap<SvcKey, SvcValue>,
@@ -68,6 +70,7 @@ impl Observed {
             .collect();
         let mut observed = Self {
             services: BTreeMap::new(),
+            damaged: BTreeSet::new(),
             refs: vec![0; backends.len()],
             slots,
             backends,
@@ -85,6 +88,8 @@ impl Observed {
             if observed.reserve_runs(&svc) {
                 observed.add_refs(&svc, 1);
                 observed.services.insert(key, svc);
+            } else {
+                observed.damaged.insert(key);
             }
         }
         observed
@@ -149,6 +154,9 @@ impl Observed {
             .collect();
         for svc in &replaced {
             self.add_refs(svc, -1);
+        }
+        for key in plan.services.iter().map(|(key, _)| key).chain(&plan.removed) {
+            self.damaged.remove(key);
         }
         for (id, value) in &plan.backends {
             self.set_backend(*id, *value);

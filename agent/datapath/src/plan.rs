@@ -78,6 +78,10 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     for key in observed.services.keys().filter(|key| !wanted.contains(*key)) {
         planner.remove_service(key);
     }
+    planner
+        .plan
+        .removed
+        .extend(observed.damaged.iter().filter(|key| !wanted.contains(*key)));
     planner.sweep_backends();
     planner.ipcache(&desired.ipcache);
     planner.plan
