@@ -1,6 +1,10 @@
 //! Where the programs are attached and how large the maps are.
 use std::path::PathBuf;
 
+use isthmus_bpf_abi::Group;
+
+use crate::error::Error;
+
 /// How to open the data path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -38,7 +42,7 @@ pub enum WithoutBackend {
 pub struct Capacity {
     /// Frontends.
     pub services: u32,
-    /// Backend slots of all frontends, a power of two: each group of backends takes the next power of two of its size.
+    /// Backend slots of all frontends: each group of backends takes the next power of two of its size.
     pub slots: u32,
     /// Different backends (address, port and cluster).
     pub backends: u32,
@@ -65,6 +69,25 @@ impl Default for Capacity {
 }
 
 impl Capacity {
+    /// Refuses sizes that cannot be.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let sizes = [
+            ("services", self.services, u32::MAX >> 8),
+            ("slots", self.slots, Group::MAX_SLOTS),
+            ("backends", self.backends, u32::MAX >> 8),
+            ("ipcache", self.ipcache, u32::MAX >> 8),
+            ("sockets", self.sockets, u32::MAX >> 8),
+            ("flows", self.flows, u32::MAX >> 8),
+        ];
+        match sizes
+            .into_iter()
+            .find(|(_, wanted, most)| *wanted == 0 || wanted > most)
+        {
+            Some((what, wanted, most)) => Err(Error::Capacity { what, wanted, most }),
+            None => Ok(()),
+        }
+    }
+
     /// For the lab and for tests, where one machine carries many nodes: about 2 MB.
     pub const SMALL: Self = Self {
         services: 1024,

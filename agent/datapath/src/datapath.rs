@@ -78,6 +78,7 @@ impl Datapath {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
+        config.capacity.check()?;
         if let Some(cgroup) = config.cgroup.as_ref().filter(|cgroup| !pins::is_cgroup2(cgroup)) {
             return Err(Error::NotCgroup2 { path: cgroup.clone() });
         }
@@ -302,12 +303,12 @@ impl Datapath {
             what: format!("{frontend} with {count} backends in cluster {cluster}"),
         };
         let mut svc = *self.observed.services.get(&key).ok_or_else(unknown)?;
-        let (group, order) = groups_of(&svc)
-            .find(|(group, _)| group.cluster == cluster)
+        let group = groups_of(&svc)
+            .find(|group| group.cluster == cluster)
             .ok_or_else(unknown)?;
         let mut shown = group;
         shown.count = count;
-        if u32::from(count) > 1 << order || !self.observed.all_present(&shown) {
+        if u32::from(count) > 1 << group.order() || !self.observed.all_present(&shown) {
             return Err(unknown());
         }
         for group in svc.groups.iter_mut().filter(|group| group.cluster == cluster) {

@@ -101,6 +101,16 @@ pub enum Error {
         /// Its size.
         capacity: u32,
     },
+    /// A size that the layout cannot number.
+    #[error("capacity of {what} is {wanted}, it must be between 1 and {most}")]
+    Capacity {
+        /// Which one.
+        what: &'static str,
+        /// What was asked for.
+        wanted: u32,
+        /// The most that is possible.
+        most: u32,
+    },
     /// A desired row cannot be expressed in the maps; the row that was there before is kept.
     #[error(transparent)]
     Row(#[from] RowError),

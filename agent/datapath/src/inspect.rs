@@ -112,7 +112,7 @@ impl Observed {
                 _ => ServiceAffinity::None,
             },
             groups: groups_of(svc)
-                .map(|(group, _)| {
+                .map(|group| {
                     (
                         group.cluster,
                         self.visible(&group).iter().filter_map(backend).collect(),

@@ -32,13 +32,9 @@ pub(crate) fn key_of(backend: &BackendValue) -> BackendKey {
     (backend.ip, backend.port, backend.cluster)
 }
 
-/// The valid groups of a service with the orders of their runs.
-pub(crate) fn groups_of(svc: &SvcValue) -> impl Iterator<Item = (Group, u8)> + '_ {
-    svc.groups
-        .iter()
-        .copied()
-        .zip(svc.orders)
-        .take(usize::from(svc.n_groups))
+/// The valid groups of a service.
+pub(crate) fn groups_of(svc: &SvcValue) -> impl Iterator<Item = Group> + '_ {
+    svc.groups.iter().copied().take(usize::from(svc.n_groups))
 }
 
 impl Observed {
@@ -107,7 +103,7 @@ impl Observed {
 
     /// The backend ids that the slots of a group show.
     pub(crate) fn visible(&self, group: &Group) -> &[u32] {
-        let base = group.base as usize;
+        let base = group.base() as usize;
         self.slots
             .get(base..base + usize::from(group.count))
             .unwrap_or_default()
@@ -116,24 +112,25 @@ impl Observed {
     /// Takes the runs of a service; all of them or none.
     fn reserve_runs(&mut self, svc: &SvcValue) -> bool {
         let mut done = Vec::new();
-        for (group, order) in groups_of(svc) {
+        for group in groups_of(svc) {
+            let order = group.order();
             if order > MAX_ORDER
                 || u32::from(group.count) > 1 << order
-                || !self.runs.reserve(group.base, order)
+                || !self.runs.reserve(group.base(), order)
             {
                 for (base, order) in done {
                     self.runs.free(base, order);
                 }
                 return false;
             }
-            done.push((group.base, order));
+            done.push((group.base(), order));
         }
         true
     }
 
     fn add_refs(&mut self, svc: &SvcValue, by: i64) {
-        for (group, _) in groups_of(svc) {
-            let base = group.base as usize;
+        for group in groups_of(svc) {
+            let base = group.base() as usize;
             for slot in base..base + usize::from(group.count) {
                 let id = self.slots.get(slot).copied().unwrap_or(0) as usize;
                 if let Some(refs) = self.refs.get_mut(id) {

@@ -188,9 +188,8 @@ impl<'a> Planner<'a> {
         let mut shown = Vec::new();
         for (at, (cluster, backends)) in groups.enumerate() {
             let ids = self.backend_ids(*cluster, backends)?;
-            let (group, order) = self.group(*cluster, &ids, old)?;
+            svc.groups[at] = self.group(*cluster, &ids, old)?;
             shown.extend(ids);
-            (svc.groups[at], svc.orders[at]) = (group, order);
             svc.n_groups += 1;
         }
         Ok((svc, shown))
@@ -205,30 +204,24 @@ impl<'a> Planner<'a> {
 
     /// The slots of one group: as they are if the set is the same, grown or shortened in place if readers cannot notice,
     /// else in a new run.
-    fn group(
-        &mut self,
-        cluster: u16,
-        ids: &[u32],
-        old: Option<&SvcValue>,
-    ) -> Result<(Group, u8), &'static str> {
+    fn group(&mut self, cluster: u16, ids: &[u32], old: Option<&SvcValue>) -> Result<Group, &'static str> {
         let count = ids.len() as u16;
-        if let Some((group, order)) =
-            old.and_then(|old| groups_of(old).find(|(group, _)| group.cluster == cluster))
-            && self.reuse(&group, order, ids)
+        if let Some(group) = old.and_then(|old| groups_of(old).find(|group| group.cluster == cluster))
+            && self.reuse(&group, ids)
         {
-            return Ok((Group { count, ..group }, order));
+            return Ok(Group { count, ..group });
         }
         let order = order_of(ids.len());
         let base = self.runs.alloc(order).ok_or("slots")?;
         self.plan.taken.push((base, order));
         self.plan.slots.extend((base..).zip(ids.iter().copied()));
-        Ok((Group { cluster, count, base }, order))
+        Ok(Group::new(cluster, count, base, order))
     }
 
     /// True if the run at `group` can show exactly `ids` by another count alone, after writing slots beyond what it shows.
-    fn reuse(&mut self, group: &Group, order: u8, ids: &[u32]) -> bool {
-        let base = group.base as usize;
-        let Some(run) = self.observed.slots.get(base..base + (1 << order)) else {
+    fn reuse(&mut self, group: &Group, ids: &[u32]) -> bool {
+        let base = group.base() as usize;
+        let Some(run) = self.observed.slots.get(base..base + (1 << group.order())) else {
             return false;
         };
         if ids.len() > run.len() {
@@ -246,7 +239,7 @@ impl<'a> Planner<'a> {
             return false;
         }
         let added = ids.iter().copied().filter(|id| !shown.contains(id));
-        let first = group.base + visible.len() as u32;
+        let first = group.base() + visible.len() as u32;
         self.plan.slots.extend((first..).zip(added));
         true
     }
@@ -326,12 +319,12 @@ impl<'a> Planner<'a> {
 
     /// Lets go of what `old` shows and of its runs that `new` does not use.
     fn release(&mut self, old: &SvcValue, new: &SvcValue) {
-        for (group, order) in groups_of(old) {
+        for group in groups_of(old) {
             for id in self.observed.visible(&group) {
                 *self.refs.entry(*id).or_default() -= 1;
             }
-            if !groups_of(new).any(|(kept, _)| kept.base == group.base) {
-                self.plan.freed.push((group.base, order));
+            if !groups_of(new).any(|kept| kept.base() == group.base()) {
+                self.plan.freed.push((group.base(), group.order()));
             }
         }
     }

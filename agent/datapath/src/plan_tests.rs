@@ -226,8 +226,8 @@ impl Kernel {
     fn shown(&self, key: &SvcKey) -> Option<Shown> {
         let svc = self.services.get(key)?;
         let mut shown = Shown::new();
-        for (group, _) in groups_of(svc) {
-            for slot in group.base..group.base + u32::from(group.count) {
+        for group in groups_of(svc) {
+            for slot in group.base()..group.base() + u32::from(group.count) {
                 let held = self.backends[self.slots[slot as usize] as usize];
                 assert_eq!(
                     (held.state, held.cluster),
@@ -331,14 +331,13 @@ proptest! {
     /// Maps full of nonsense are no reason to fail: what cannot be right is written anew.
     #[test]
     fn damaged_maps_are_written_anew(
-        bases in prop::collection::vec((any::<u32>(), any::<u16>(), 0u8..30), 5),
+        runs in prop::collection::vec((any::<u32>(), any::<u16>()), 5),
         slots in prop::collection::vec(any::<u32>(), 256),
         rows in any_desired(),
     ) {
-        let services = bases.iter().zip(0u8..).map(|((base, count, order), n)| {
+        let services = runs.iter().zip(0u8..).map(|((run, count), n)| {
             let mut svc = SvcValue { svc_id: u32::from(n), n_groups: 1 + n * 60, ..SvcValue::default() };
-            svc.groups[0] = isthmus_bpf_abi::Group { cluster: 1, count: *count, base: *base };
-            svc.orders[0] = *order;
+            svc.groups[0] = isthmus_bpf_abi::Group { cluster: 1, count: *count, run: *run };
             (svc_key(&frontend(n)).unwrap(), svc)
         }).collect();
         let backends = vec![BackendValue::default(); 64];

@@ -150,6 +150,10 @@ fn bad_configuration_is_named() {
     let error = Datapath::open(config).expect_err("no cgroup").to_string();
     assert!(error.contains("/proc is not a cgroup2 directory"), "{error}");
     let mut config = rig.config();
+    config.capacity.slots = 1 << 25;
+    let error = Datapath::open(config).expect_err("too large").to_string();
+    assert!(error.contains("capacity of slots is 33554432"), "{error}");
+    let mut config = rig.config();
     config.uplinks = vec!["nosuchdev".into()];
     let error = Datapath::open(config).expect_err("no device").to_string();
     assert!(error.contains("no network device nosuchdev"), "{error}");

@@ -30,7 +30,11 @@ pub fn choose(svc: &SvcValue, alive: &Alive, local: u16, rand: u32) -> Option<u3
         eligible += count;
         preferred += count & preference(svc.affinity, group.cluster, local);
     }
-    let (total, all) = if preferred > 0 { (preferred, 0) } else { (eligible, u32::MAX) };
+    let (total, all) = if preferred > 0 {
+        (preferred, 0)
+    } else {
+        (eligible, u32::MAX)
+    };
     if total == 0 {
         return None;
     }
@@ -38,7 +42,7 @@ pub fn choose(svc: &SvcValue, alive: &Alive, local: u16, rand: u32) -> Option<u3
     for group in &svc.groups {
         let count = usable(alive, group) & (all | preference(svc.affinity, group.cluster, local));
         if pick < count {
-            return Some(group.base + pick);
+            return Some(group.base() + pick);
         }
         pick -= count;
     }
@@ -49,7 +53,10 @@ pub fn choose(svc: &SvcValue, alive: &Alive, local: u16, rand: u32) -> Option<u3
 #[inline(always)]
 fn preference(affinity: u8, cluster: u16, local: u16) -> u32 {
     let is_local = mask((cluster ^ local) as u32);
-    let (here, elsewhere) = (mask((affinity ^ AFFINITY_REMOTE) as u32), mask((affinity ^ AFFINITY_LOCAL) as u32));
+    let (here, elsewhere) = (
+        mask((affinity ^ AFFINITY_REMOTE) as u32),
+        mask((affinity ^ AFFINITY_LOCAL) as u32),
+    );
     // Of the two preferences each excludes one side.
     (is_local & !here) | (!is_local & !elsewhere)
 }
@@ -122,11 +129,7 @@ mod tests {
             ..SvcValue::default()
         };
         for (i, (cluster, count)) in groups.iter().enumerate() {
-            svc.groups[i] = Group {
-                cluster: *cluster,
-                count: *count,
-                base: 1000 * i as u32,
-            };
+            svc.groups[i] = Group::new(*cluster, *count, 1000 * i as u32, 9);
         }
         svc
     }
@@ -231,7 +234,7 @@ mod tests {
             match choose(&svc, &alive, local, rand) {
                 None => prop_assert_eq!(groups.iter().filter(live).count(), 0),
                 Some(slot) => {
-                    let group = groups.iter().find(|g| (g.base..g.base + u32::from(g.count)).contains(&slot));
+                    let group = groups.iter().find(|g| (g.base()..g.base() + u32::from(g.count)).contains(&slot));
                     let group = group.expect("a slot of no group");
                     prop_assert!(live(&group));
                     if groups.iter().filter(live).any(|g| liked(&g)) {

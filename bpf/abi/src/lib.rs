@@ -71,8 +71,8 @@ macro_rules! layout {
 const fn schema_hash() -> u64 {
     layout!(fnv(0xcbf2_9ce4_8422_2325, ABI_VERSION as u64),
         SvcKey { ip, port, proto, scope }
-        Group { cluster, count, base }
-        SvcValue { svc_id, affinity, n_groups, groups, orders, spare }
+        Group { cluster, count, run }
+        SvcValue { svc_id, affinity, n_groups, groups }
         BackendValue { ip, port, cluster, node, state, generation, spare }
         SkRevKey { cookie, ip, port, pad }
         SkRevValue { ip, port, svc_id }

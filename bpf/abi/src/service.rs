@@ -37,7 +37,7 @@ pub struct SvcKey {
     pub scope: u8,
 }
 
-/// The backends of one cluster: slots `base .. base + count`.
+/// The backends of one cluster: slots `base() .. base() + count`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Group {
@@ -45,11 +45,37 @@ pub struct Group {
     pub cluster: u16,
     /// Backends that may be chosen.
     pub count: u16,
-    /// First slot.
-    pub base: u32,
+    /// First slot (24 bits) and, above it, log2 of the length of its run: `count` may fall and rise again within that.
+    pub run: u32,
 }
 
-/// One frontend: its backend groups, and which of them to prefer. One cache line.
+impl Group {
+    /// Slots are numbered below this.
+    pub const MAX_SLOTS: u32 = 1 << 24;
+
+    /// A group that shows `count` slots of the run of `1 << order` slots at `base`.
+    pub const fn new(cluster: u16, count: u16, base: u32, order: u8) -> Self {
+        Self {
+            cluster,
+            count,
+            run: (order as u32) << 24 | base,
+        }
+    }
+
+    /// First slot.
+    #[inline(always)]
+    pub const fn base(&self) -> u32 {
+        self.run & (Self::MAX_SLOTS - 1)
+    }
+
+    /// log2 of the length of the run.
+    pub const fn order(&self) -> u8 {
+        (self.run >> 24) as u8
+    }
+}
+
+/// One frontend: its backend groups, and which of them to prefer. With the kernel's own
+/// 48 bytes and the key an entry is 128 bytes, so a look-up touches two cache lines.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SvcValue {
@@ -63,10 +89,6 @@ pub struct SvcValue {
     pub pad: u16,
     /// Backend groups, by cluster id.
     pub groups: [Group; MAX_GROUPS],
-    /// For each group, log2 of the length of the slot run at `base`: `count` may fall and rise again within it.
-    pub orders: [u8; MAX_GROUPS],
-    /// Zero.
-    pub spare: u16,
 }
 
 /// One backend.
@@ -152,7 +174,7 @@ pub struct MetricValue {
 const _: () = {
     assert!(size_of::<SvcKey>() == 20);
     assert!(size_of::<Group>() == 8);
-    assert!(size_of::<SvcValue>() == 64);
+    assert!(size_of::<SvcValue>() == 56);
     assert!(size_of::<BackendValue>() == 32);
     assert!(size_of::<SkRevKey>() == 32);
     assert!(size_of::<SkRevValue>() == 24);
