@@ -126,7 +126,7 @@ impl Core {
     }
 
     /// Plans the overlay for these intents.
-    pub(crate) fn replan(&mut self, intents: &Intents) -> Plan {
+    fn replan(&mut self, intents: &Intents) -> Plan {
         let nodes = intents.other_nodes();
         let Some(local) = intents.own_node() else {
             return Plan::empty();

@@ -206,13 +206,9 @@ impl Shell {
     /// The first application waits for the masquerade rules: whether they work decides rows.
     async fn start(&mut self) {
         let intents = self.intents();
-        if !self.shared.core().args.uplink.is_empty() {
-            let plan = {
-                let mut core = self.shared.core();
-                core.replan(&intents)
-            };
-            let device = self.shared.core().args.overlay_device.clone();
-            let wanted = Masquerade::of(&intents, &plan, &device);
+        let args = Arc::clone(&self.shared.core().args);
+        if !args.uplink.is_empty() {
+            let wanted = Masquerade::of(&intents, &args.overlay_device, args.overlay_own_cluster);
             let result = edge::load(&wanted).await;
             self.masquerade = Some(wanted);
             self.masquerade_works = result.is_ok();
@@ -274,10 +270,10 @@ impl Shell {
 
     /// Loads the rules in the background when what they are made from has changed.
     fn refresh_masquerade(&mut self, core: &Core) {
-        let (Some(before), Some(intents), Some(plan)) = (&self.masquerade, &core.intents, &core.plan) else {
+        let (Some(before), Some(intents)) = (&self.masquerade, &core.intents) else {
             return;
         };
-        let wanted = Masquerade::of(intents, plan, &core.args.overlay_device);
+        let wanted = Masquerade::of(intents, &core.args.overlay_device, core.args.overlay_own_cluster);
         if *before == wanted {
             return;
         }

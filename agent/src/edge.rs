@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::process::Stdio;
 
 use ipnet::IpNet;
+use isthmus_topology::Node;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
@@ -17,38 +18,26 @@ pub(crate) struct Masquerade {
     pub(crate) device: String,
     /// This node's overlay addresses, IPv4 and IPv6.
     pub(crate) addresses: [Option<IpAddr>; 2],
-    /// Prefixes of the mesh: packets from there keep their source.
+    /// Addresses of this cluster's pods and overlay: packets from there keep their source.
     pub(crate) mesh: BTreeSet<IpNet>,
     /// Pod CIDRs of this cluster's other nodes, which are reached by the underlay.
     pub(crate) neighbours: BTreeSet<IpNet>,
 }
 
 impl Masquerade {
-    /// The rules that these intents need.
-    pub(crate) fn of(intents: &Intents, plan: &isthmus_tunnel::Plan, device: &str) -> Self {
+    /// The rules that these intents need. They depend on this cluster only: packets of other clusters' pods end here.
+    pub(crate) fn of(intents: &Intents, device: &str, overlay_own_cluster: bool) -> Self {
         let own = intents.own_node();
-        let others = intents
-            .local
-            .nodes
-            .values()
-            .filter(|node| node.name != intents.me.node);
-        let routed = |net: &IpNet| plan.routes.contains_key(net);
-        let overlay = plan.device.iter().flat_map(|d| d.addresses.iter().copied());
+        let nodes = || intents.local.nodes.values();
+        let others = nodes().filter(|node| node.name != intents.me.node && !overlay_own_cluster);
+        let address = |node: &Node, v6| isthmus_tunnel::overlay_address(node, v6);
+        let inside = nodes().flat_map(|node| [false, true].into_iter().filter_map(|v6| address(node, v6)));
+        let pods = nodes().flat_map(|node| node.pod_cidrs.iter().map(IpNet::trunc));
         Self {
             device: device.to_owned(),
-            addresses: [false, true].map(|v6| own.and_then(|node| isthmus_tunnel::overlay_address(node, v6))),
-            mesh: disjoint(
-                plan.owners
-                    .keys()
-                    .copied()
-                    .chain(plan.routes.keys().copied())
-                    .chain(overlay),
-            ),
-            neighbours: disjoint(
-                others
-                    .flat_map(|n| n.pod_cidrs.iter().map(IpNet::trunc))
-                    .filter(|net| !routed(net)),
-            ),
+            addresses: [false, true].map(|v6| own.and_then(|node| address(node, v6))),
+            mesh: disjoint(pods.chain(inside.map(IpNet::from))),
+            neighbours: disjoint(others.flat_map(|n| n.pod_cidrs.iter().map(IpNet::trunc))),
         }
     }
 
