@@ -42,9 +42,14 @@ pub(crate) struct Directory {
     files: BTreeMap<Arc<Path>, File>,
     /// Why the directory itself cannot be read, while it cannot.
     lost: Option<String>,
-    /// Why the remembered identities could not be read or written.
+    /// Files with faults, and files that have never been without.
+    faulty: BTreeSet<Arc<Path>>,
+    never_good: BTreeSet<Arc<Path>>,
+    /// Why the remembered identities could not be read, and why they cannot be written.
+    forgot: Option<String>,
     forgetful: Option<String>,
     loose_changed: bool,
+    loose_doubles: Vec<(Arc<Path>, Fault)>,
     problems: Problems,
     published: Snapshot,
 }
@@ -52,7 +57,7 @@ pub(crate) struct Directory {
 impl Directory {
     /// Reads nothing yet.
     pub(crate) fn new(root: &Path, settings: Settings) -> Self {
-        let (remembered, forgetful) = match remember::read(settings.state_dir.as_deref()) {
+        let (remembered, forgot) = match remember::read(settings.state_dir.as_deref()) {
             Ok(remembered) => (remembered, None),
             Err(reason) => (BTreeMap::new(), Some(reason)),
         };
@@ -62,8 +67,12 @@ impl Directory {
             settings,
             files: BTreeMap::new(),
             lost: None,
-            forgetful,
+            faulty: BTreeSet::new(),
+            never_good: BTreeSet::new(),
+            forgot,
+            forgetful: None,
             loose_changed: false,
+            loose_doubles: Vec::new(),
             problems: Problems::default(),
             published: Snapshot::default(),
         }
@@ -123,8 +132,10 @@ impl Directory {
 
     fn forget(&mut self, path: &Arc<Path>) {
         self.resolver.objects.remove_file(path);
-        self.files.remove(path);
-        self.loose_changed = true;
+        let file = self.files.remove(path);
+        self.faulty.remove(path);
+        self.never_good.remove(path);
+        self.loose_changed |= file.is_some_and(|file| !(file.raw.is_empty() && file.ignored.is_empty()));
     }
 
     fn load(&mut self, path: &Arc<Path>, metadata: &Metadata) {
@@ -154,6 +165,8 @@ impl Directory {
         let written = Timestamp::new(metadata.mtime(), 0).unwrap_or(Timestamp::UNIX_EPOCH);
         let before = self.files.remove(path).unwrap_or_default();
         let file = self.take(path, parsed, before, written);
+        note(&mut self.faulty, path, !file.faults.is_empty());
+        note(&mut self.never_good, path, !file.was_good);
         self.files.insert(path.clone(), File { stamp, hash, ..file });
     }
 
@@ -190,7 +203,7 @@ impl Directory {
             raw.extend(kept);
         }
         self.resolver.objects.replace_file(path, objects, written);
-        self.loose_changed |= !(raw.is_empty() && before.raw.is_empty() && ignored == before.ignored);
+        self.loose_changed |= raw != before.raw || ignored != before.ignored;
         File {
             faults,
             was_good: good || before.was_good,
@@ -206,13 +219,14 @@ impl Directory {
         self.remember_identities();
         if std::mem::take(&mut self.loose_changed) {
             (snapshot.raw, snapshot.ignored) = (Arc::new(self.all_raw()), Arc::new(self.all_ignored()));
+            self.loose_doubles = self.raw_doubles();
         } else {
             (snapshot.raw, snapshot.ignored) = (self.published.raw.clone(), self.published.ignored.clone());
         }
         let problems = self.problems.update(self.all_faults(), now);
         snapshot.problems = problems;
         snapshot.complete = self.published.complete || self.lost.is_none();
-        snapshot.partial = self.files.values().any(|file| !file.was_good);
+        snapshot.partial = !self.never_good.is_empty();
         snapshot.revision = self.published.revision;
         if is_same(&snapshot, &self.published) {
             return None;
@@ -231,7 +245,11 @@ impl Directory {
 
     fn all_faults(&self) -> Vec<(Arc<Path>, Fault)> {
         let mut faults = Vec::new();
-        for (path, file) in &self.files {
+        for (path, file) in self
+            .faulty
+            .iter()
+            .filter_map(|path| self.files.get_key_value(path))
+        {
             faults.extend(file.faults.iter().map(|fault| (path.clone(), fault.clone())));
         }
         let conflicts = self.resolver.conflicts().into_iter();
@@ -256,12 +274,9 @@ impl Directory {
                 .map(|reason| (Arc::from(self.root.as_path()), whole(reason))),
         );
         let state_dir = self.settings.state_dir.as_deref().unwrap_or(Path::new(""));
-        faults.extend(
-            self.forgetful
-                .iter()
-                .map(|reason| (Arc::from(state_dir), whole(reason))),
-        );
-        faults.extend(self.raw_doubles());
+        let forgotten = self.forgot.iter().chain(&self.forgetful);
+        faults.extend(forgotten.map(|reason| (Arc::from(state_dir), whole(reason))));
+        faults.extend(self.loose_doubles.iter().cloned());
         faults.sort_by(|(a, x), (b, y)| {
             (a, x.line, x.column, &x.reason).cmp(&(b, y.line, y.column, &y.reason))
         });
@@ -332,6 +347,14 @@ impl Directory {
             }));
         }
         all
+    }
+}
+
+fn note(set: &mut BTreeSet<Arc<Path>>, path: &Arc<Path>, belongs: bool) {
+    if belongs {
+        set.insert(path.clone());
+    } else {
+        set.remove(path);
     }
 }
 

@@ -69,13 +69,13 @@ pub enum Object {
     /// A namespace.
     Namespace(NamespaceObject),
     /// A Node or CiliumNode: the key's kind tells which.
-    Node(Node),
+    Node(Box<Node>),
     /// A CiliumIdentity.
     Identity(Identity, Arc<Labels>),
     /// A CiliumEndpoint: the rows of the ip table that it makes.
     Endpoint(Vec<(IpNet, Arc<IpIdentity>)>),
     /// A pod.
-    Pod(PodObject),
+    Pod(Box<PodObject>),
     /// A service.
     Service(Box<ServiceObject>),
     /// An endpoint slice of an IP family.

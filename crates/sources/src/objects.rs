@@ -30,11 +30,11 @@ struct Slot {
 /// The objects of a cluster. Knows what changed since it was last asked.
 #[derive(Debug, Default)]
 pub struct Objects {
-    slots: BTreeMap<ObjectKey, Slot>,
-    of_file: BTreeMap<Arc<Path>, BTreeSet<ObjectKey>>,
+    slots: BTreeMap<Arc<ObjectKey>, Slot>,
+    of_file: BTreeMap<Arc<Path>, BTreeSet<Arc<ObjectKey>>>,
     changed: BTreeSet<Kind>,
     /// Keys that are written more than once.
-    doubled: BTreeSet<ObjectKey>,
+    doubled: BTreeSet<Arc<ObjectKey>>,
 }
 
 impl Objects {
@@ -49,6 +49,7 @@ impl Objects {
         let before = self.of_file.remove(file).unwrap_or_default();
         let mut kept = BTreeSet::new();
         for (key, object, line) in objects {
+            let key = Arc::new(key);
             kept.insert(key.clone());
             let (object, file) = (Arc::new(object), file.clone());
             self.put(
@@ -80,7 +81,7 @@ impl Objects {
         keys.filter_map(move |key| {
             let slot = self.slots.get(key)?;
             let mut placed = std::iter::once(&slot.first).chain(&slot.waiting);
-            Some((key, placed.find(|p| p.file == *file)?))
+            Some((&**key, placed.find(|p| p.file == *file)?))
         })
     }
 
@@ -91,7 +92,7 @@ impl Objects {
             .slots
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind);
-        from_first.map(|(key, slot)| (key, &slot.first))
+        from_first.map(|(key, slot)| (&**key, &slot.first))
     }
 
     /// One object.
@@ -118,11 +119,11 @@ impl Objects {
     pub fn doubles(&self) -> impl Iterator<Item = (&ObjectKey, &Placed, &Placed)> {
         self.doubled.iter().flat_map(|key| {
             let slot = self.slots.get(key).into_iter();
-            slot.flat_map(move |slot| slot.waiting.iter().map(move |other| (key, &slot.first, other)))
+            slot.flat_map(move |slot| slot.waiting.iter().map(move |other| (&**key, &slot.first, other)))
         })
     }
 
-    fn put(&mut self, key: ObjectKey, placed: Placed) {
+    fn put(&mut self, key: Arc<ObjectKey>, placed: Placed) {
         let Some(slot) = self.slots.get_mut(&key) else {
             self.changed.insert(key.kind);
             self.slots.insert(

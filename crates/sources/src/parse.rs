@@ -313,6 +313,8 @@ fn options() -> serde_saphyr::Options {
             max_total_scalar_bytes: usize::MAX,
             max_documents: usize::MAX,
         },
+        // `y` and `on` are text, as in YAML 1.2.
+        strict_booleans: true,
         with_snippet: false,
         emit_comments: false,
     }
@@ -326,4 +328,51 @@ fn fault_of(error: &serde_saphyr::Error) -> Fault {
     let text = error.without_snippet().to_string();
     let reason = text.split(" at line ").next().unwrap_or(&text).to_owned();
     Fault { line, column, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use isthmus_topology::{ClusterId, ClusterName, MaxClusters};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            cluster: ClusterName::new("clustera").expect("valid"),
+            id: ClusterId::new(1, MaxClusters::C255).expect("valid"),
+            max: MaxClusters::C255,
+            default_global_namespace: true,
+            state_dir: None,
+        }
+    }
+
+    const GOOD: &str = include_str!("../../../tests/replay/clustermesh-1.20/input-clustera.yaml");
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_reader_panic(text in "(?s).{0,300}", yaml in "[a-z{}\\[\\]:,\"'&*|>\n -]{0,200}") {
+            let _ = parse_file(&text, &settings());
+            let _ = parse_file(&yaml, &settings());
+        }
+
+        /// Faults point into the file, whatever was done to it.
+        #[test]
+        fn no_damage_makes_the_reader_panic(
+            at in 0..GOOD.len(), len in 0_usize..40, put in "[a-z{}\\[\\]:,\"'&*|>\n -]{0,20}",
+        ) {
+            let floor = |mut at: usize| {
+                while !GOOD.is_char_boundary(at) {
+                    at -= 1;
+                }
+                at
+            };
+            let (from, to) = (floor(at), floor((at + len).min(GOOD.len())));
+            let text = [&GOOD[..from], &put, &GOOD[to..]].concat();
+            let lines = text.lines().count() + 1;
+            for fault in parse_file(&text, &settings()).faults {
+                prop_assert!(fault.line as usize <= lines, "{fault:?}");
+            }
+        }
+    }
 }

@@ -80,7 +80,7 @@ impl Manifests {
                 "service-web" => object["spec"]["clusterIP"] = json!("10.96.246.25"),
                 "service-affinity" => object["spec"]["clusterIP"] = json!("10.96.250.17"),
                 "serviceexport-web" => {
-                    object["metadata"]["creationTimestamp"] = json!("2026-11-20T10:54:44Z")
+                    object["metadata"]["creationTimestamp"] = json!("2026-11-20T10:54:44Z");
                 }
                 _ => {}
             }

@@ -68,7 +68,7 @@ impl Reduce for PlainNode {
                 .push(cidr(&text, ["spec".into(), "podCIDR".into()])?);
         }
         node.boot_id = status.node_info.map(|info| info.boot_id).unwrap_or_default();
-        Ok(Some((key, Object::Node(node))))
+        Ok(Some((key, Object::Node(Box::new(node)))))
     }
 }
 
@@ -148,7 +148,7 @@ impl Reduce for CiliumNode {
             FieldError::new(path, format!("{key_index} is not a key index: write 0 to 255"))
         })?;
         node.boot_id = spec.bootid.unwrap_or_default();
-        Ok(Some((key, Object::Node(node))))
+        Ok(Some((key, Object::Node(Box::new(node)))))
     }
 }
 

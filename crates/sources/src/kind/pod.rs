@@ -43,7 +43,7 @@ impl Reduce for Pod {
             service_account: spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
             labels: self.metadata.labels.unwrap_or_default(),
         };
-        Ok(Some((key, Object::Pod(pod))))
+        Ok(Some((key, Object::Pod(Box::new(pod)))))
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) fn resolve(
     for kind in [Kind::Node, Kind::CiliumNode] {
         for (_, placed) in objects.of_kind(kind) {
             if let Object::Node(node) = &*placed.object {
-                nodes.insert(node.name.clone(), (node.clone(), placed));
+                nodes.insert(node.name.clone(), (Node::clone(node), placed));
             }
         }
     }

@@ -87,7 +87,10 @@ impl Memo {
         {
             self.0.clear();
         }
-        let mut table = Addresses::new(context);
+        let mut table = Addresses {
+            previous: context.previous_ips,
+            claims: Vec::new(),
+        };
         for (key, placed) in context.objects.of_kind(Kind::CiliumEndpoint) {
             if let Object::Endpoint(rows) = &*placed.object {
                 table.add(key, placed, rows);
@@ -95,7 +98,6 @@ impl Memo {
         }
         let mut identities = cilium_identities(context.objects);
         let exhausted = self.give_identities(context, &identities, allocator);
-        table.conflicts.extend(exhausted);
         for (key, placed) in own_pods(context.objects) {
             if let Some(made) = self.0.get(key) {
                 table.add(key, placed, &made.rows);
@@ -104,10 +106,12 @@ impl Memo {
                     .or_insert_with(|| made.labels.clone());
             }
         }
+        let (ips, mut conflicts) = table.settle();
+        conflicts.extend(exhausted);
         Resolved {
-            ips: settle(table.rows, context.previous_ips),
+            ips,
             identities: settle(identities, context.previous_identities),
-            conflicts: table.conflicts,
+            conflicts,
         }
     }
 
@@ -272,42 +276,60 @@ fn rows_of(
         .collect()
 }
 
-/// The table in the making: an address belongs to one pod.
+/// The table in the making: what every pod says that it has.
 struct Addresses<'a> {
     previous: &'a Table<IpNet, IpIdentity>,
-    rows: BTreeMap<IpNet, Arc<IpIdentity>>,
-    conflicts: Vec<Conflict>,
+    claims: Vec<Claim<'a>>,
+}
+
+struct Claim<'a> {
+    ip: IpNet,
+    row: Arc<IpIdentity>,
+    key: &'a ObjectKey,
+    placed: &'a Placed,
 }
 
 impl<'a> Addresses<'a> {
-    fn new(context: &Context<'a>) -> Self {
-        Self {
-            previous: context.previous_ips,
-            rows: BTreeMap::new(),
-            conflicts: Vec::new(),
-        }
+    fn add(&mut self, key: &'a ObjectKey, placed: &'a Placed, rows: &[(IpNet, Arc<IpIdentity>)]) {
+        let claim = |(ip, row): &(IpNet, Arc<IpIdentity>)| Claim {
+            ip: *ip,
+            row: row.clone(),
+            key,
+            placed,
+        };
+        self.claims.extend(rows.iter().map(claim));
     }
 
-    fn add(&mut self, key: &ObjectKey, placed: &Placed, rows: &[(IpNet, Arc<IpIdentity>)]) {
-        for (ip, row) in rows {
-            let Some(other) = self.rows.get(ip) else {
-                self.rows.insert(*ip, row.clone());
+    /// An address belongs to one pod: to the one that had it, else to the first by name.
+    fn settle(mut self) -> (Table<IpNet, IpIdentity>, Vec<Conflict>) {
+        self.claims.sort_by_key(|claim| claim.ip);
+        let (mut rows, mut conflicts) = (Vec::with_capacity(self.claims.len()), Vec::new());
+        for of_one in self.claims.chunk_by(|a, b| a.ip == b.ip) {
+            let [first, others @ ..] = of_one else {
                 continue;
             };
-            let had = |row: &IpIdentity| {
-                let old = self.previous.get(ip);
-                old.is_some_and(|old| (&old.namespace, &old.pod) == (&row.namespace, &row.pod))
+            let owner = match others {
+                [] => first,
+                _ => of_one.iter().find(|claim| self.had(claim)).unwrap_or(first),
             };
-            let (ns, pod) = (other.namespace.clone(), other.pod.clone());
-            let address = ip.addr();
-            let stays = if had(row) && !had(other) {
-                self.rows.insert(*ip, row.clone());
-                format!("{}/{}", key.namespace, key.name)
-            } else {
-                format!("{ns}/{pod}")
-            };
-            let reason = format!("{key} and {ns}/{pod} both have address {address}: it stays with {stays}");
-            self.conflicts.push(Conflict::at(placed, reason));
+            rows.push((owner.ip, owner.row.clone()));
+            let losers = of_one.iter().filter(|claim| !std::ptr::eq(*claim, owner));
+            conflicts.extend(losers.map(|claim| claim.lost_to(owner)));
         }
+        (settle(BTreeMap::from_iter(rows), self.previous), conflicts)
+    }
+
+    fn had(&self, claim: &Claim<'_>) -> bool {
+        let old = self.previous.get(&claim.ip);
+        old.is_some_and(|old| (&old.namespace, &old.pod) == (&claim.row.namespace, &claim.row.pod))
+    }
+}
+
+impl Claim<'_> {
+    fn lost_to(&self, owner: &Self) -> Conflict {
+        let (key, other, ip) = (self.key, owner.key, self.ip.addr());
+        let reason =
+            format!("{other} and {key} both have address {ip}: it stays with the former; mend the latter");
+        Conflict::at(self.placed, reason)
     }
 }
