@@ -38,6 +38,17 @@ pub enum Write {
     },
 }
 
+/// Where [`StoreHandle::apply`] stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Why.
+    pub error: StoreError,
+    /// The change that was refused.
+    pub write: Write,
+    /// The changes behind it, not tried.
+    pub rest: Vec<Write>,
+}
+
 /// A connected client, for status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientFacts {
@@ -102,27 +113,48 @@ impl StoreHandle {
     }
 
     /// Makes changes one after the other, each at its own revision, under one lock. Stops at the first that is
-    /// refused and answers its place.
-    pub fn apply(&self, writes: Vec<Write>) -> Result<(), (usize, StoreError)> {
+    /// refused; those before it are made.
+    pub fn apply(&self, writes: Vec<Write>) -> Result<(), Refused> {
         self.shared.write(|core, _| {
-            for (place, write) in writes.into_iter().enumerate() {
-                let result = match write {
-                    Write::Put { key, value, lease } => core
-                        .put(&PbPutRequest {
+            let mut writes = writes.into_iter();
+            while let Some(write) = writes.next() {
+                let refused = match write {
+                    Write::Put { key, value, lease } => {
+                        let request = PbPutRequest {
                             key,
                             value,
                             lease,
                             ..Default::default()
+                        };
+                        let error = core.put(&request).err();
+                        error.map(|error| {
+                            (
+                                error,
+                                Write::Put {
+                                    key: request.key,
+                                    value: request.value,
+                                    lease,
+                                },
+                            )
                         })
-                        .map(|_| ()),
-                    Write::Delete { key } => core
-                        .delete(&PbDeleteRequest {
+                    }
+                    Write::Delete { key } => {
+                        let request = PbDeleteRequest {
                             key,
                             ..Default::default()
-                        })
-                        .map(|_| ()),
+                        };
+                        core.delete(&request)
+                            .err()
+                            .map(|error| (error, Write::Delete { key: request.key }))
+                    }
                 };
-                result.map_err(|error| (place, error))?;
+                if let Some((error, write)) = refused {
+                    return Err(Refused {
+                        error,
+                        write,
+                        rest: writes.collect(),
+                    });
+                }
             }
             Ok(())
         })

@@ -19,6 +19,6 @@ mod shared;
 
 pub use access::{AccessPolicy, AuthMode, Role};
 pub use error::StoreError;
-pub use handle::{ClientFacts, StoreHandle, Write};
+pub use handle::{ClientFacts, Refused, StoreHandle, Write};
 pub use server::{ServeError, ServeOptions, Server};
 pub use shared::TlsFailures;

@@ -13,7 +13,7 @@ use crate::cluster_file::ClusterFile;
 use crate::directory::{Configured, Directory};
 use crate::publisher::Publisher;
 use crate::task::{Reconfigure, Task};
-use crate::{Options, RemoteSnapshot};
+use crate::{Gauge, Options, RemoteSnapshot};
 
 /// Changes of files come in bursts: the directory is read when there was none for so long.
 const QUIET: Duration = Duration::from_millis(20);
@@ -42,6 +42,11 @@ impl RemoteClusters {
     /// miss nothing, because they compare tables with [`crate::Table::diff`].
     pub fn subscribe(&self) -> watch::Receiver<Arc<RemoteSnapshot>> {
         self.publisher.subscribe()
+    }
+
+    /// What is measured, for a daemon's registry: an agent puts `cilium_clustermesh_` before the names.
+    pub fn gauges(&self) -> Vec<Gauge> {
+        Gauge::all(&self.publisher.subscribe())
     }
 
     /// The newest snapshot.

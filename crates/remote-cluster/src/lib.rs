@@ -33,6 +33,7 @@ mod clusters;
 mod dial;
 mod directory;
 mod feed;
+mod gauges;
 mod listwatch;
 mod machine;
 mod mirror;
@@ -47,6 +48,7 @@ mod task;
 mod watchplane;
 
 pub use clusters::RemoteClusters;
+pub use gauges::Gauge;
 pub use isthmus_kvstore::ExportMode;
 pub use options::{Options, Timing};
 pub use resource::Resource;

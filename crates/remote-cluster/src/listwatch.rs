@@ -261,5 +261,4 @@ impl ListWatch {
 }
 
 #[cfg(test)]
-#[path = "listwatch_tests.rs"]
 mod tests;

@@ -7,139 +7,24 @@
 //! ```
 //! Every reply goes through the lock on the etcd's cluster id: the first one is locked, another one breaks the connection,
 //! because its revisions mean nothing here (spec §2.1).
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+mod admission;
+mod describe;
+mod following;
+mod words;
 
-use isthmus_kvstore::{ClusterConfig, Tree, canary_key, canary_prefix};
-use isthmus_topology::{ClusterId, ClusterName, MaxClusters};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use isthmus_kvstore::Tree;
+use isthmus_topology::ClusterName;
 
 use crate::backoff::Backoff;
-use crate::feed::{Feed, family};
-use crate::listwatch::{Action, Event, ListWatch, Suffix};
+use crate::feed::Feed;
+use crate::listwatch::{Event, ListWatch, Suffix};
 use crate::watchplane::{Addressee, WatchPlane};
-use crate::{RemoteConfig, Resource, Timing};
+use crate::{RemoteConfig, Resource};
 
-/// What the machine has to know from the start.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// The remote cluster.
-    pub(crate) cluster: ClusterName,
-    /// The local cluster.
-    pub(crate) local: ClusterName,
-    /// Its id.
-    pub(crate) local_id: ClusterId,
-    /// The size of the local cluster's mesh.
-    pub(crate) max: MaxClusters,
-    /// How long services are kept while the cluster is away.
-    pub(crate) cache_ttl: Option<Duration>,
-    /// Intervals and limits.
-    pub(crate) timing: Timing,
-    /// All randomness comes from it.
-    pub(crate) seed: u64,
-}
-
-/// What every reply of an etcd carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
-    /// Which etcd answers.
-    pub(crate) cluster_id: u64,
-    /// Its revision.
-    pub(crate) revision: i64,
-}
-
-/// A reply to a list request.
-#[derive(Debug)]
-pub(crate) struct Page {
-    pub(crate) header: Option<Header>,
-    /// Whole keys and their values.
-    pub(crate) entries: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(crate) more: bool,
-}
-
-/// A message of the watch stream.
-#[derive(Debug)]
-pub(crate) struct WatchReply {
-    pub(crate) header: Option<Header>,
-    pub(crate) id: i64,
-    pub(crate) created: bool,
-    pub(crate) canceled: bool,
-    /// Not 0: the revision of the watch has been compacted away.
-    pub(crate) compact_revision: i64,
-    pub(crate) cancel_reason: String,
-    /// Whole keys, values (none: deleted) and revisions.
-    pub(crate) events: Vec<(Vec<u8>, Option<Vec<u8>>, i64)>,
-}
-
-/// Why a request failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The requested revision has been compacted away.
-    Compacted,
-    /// The server refused this request; the connection is good.
-    Refused(String),
-    /// The connection is not good.
-    Lost(String),
-}
-
-/// What happened.
-#[derive(Debug)]
-pub(crate) enum Input {
-    /// A connection is up, to this endpoint.
-    Connected(String),
-    /// No endpoint could be reached.
-    ConnectFailed(String),
-    /// A page of a list, or why there is none.
-    Listed(Feed, Result<Page, Failure>),
-    /// The cluster-config (none: no such key), or why it could not be read.
-    Config(Result<(Option<Header>, Option<Vec<u8>>), Failure>),
-    /// The id in the cluster-config is ours alone now, or whose it is.
-    Reserved(Result<(), ClusterName>),
-    /// A message of the watch stream.
-    Watched(WatchReply),
-    /// The end of the watch stream; with an error, the connection is not good.
-    WatchEnded(Option<String>),
-    /// The configuration of the connection has changed, for this reason.
-    Reconfigured(&'static str),
-}
-
-/// What to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Output {
-    /// Open a connection.
-    Connect,
-    /// Drop the connection with all its requests; nothing of it may be handed in any more.
-    Disconnect,
-    /// Request a page.
-    List {
-        feed: Feed,
-        key: Vec<u8>,
-        range_end: Vec<u8>,
-        revision: i64,
-    },
-    /// Request the cluster-config.
-    ReadConfig,
-    /// Create a watch, on the open stream if there is one.
-    Watch {
-        feed: Feed,
-        key: Vec<u8>,
-        range_end: Vec<u8>,
-        revision: i64,
-    },
-    /// Reserve the id for this cluster (an earlier one is given back), then say [`Input::Reserved`].
-    Reserve(ClusterId),
-    /// The configuration is valid: entries that follow are to be understood by it.
-    Adopt(RemoteConfig),
-    /// Set an entry.
-    Put {
-        resource: Resource,
-        suffix: Suffix,
-        value: Vec<u8>,
-    },
-    /// Delete an entry.
-    Delete { resource: Resource, suffix: Suffix },
-    /// Delete all entries.
-    Clear(Resource),
-}
+pub(crate) use words::{Facts, Failure, Header, Input, Output, Page, Settings, WatchReply};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -199,25 +84,6 @@ pub(crate) struct Machine {
     outputs: VecDeque<Output>,
 }
 
-/// What status needs to know beyond the machine's state.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Facts {
-    /// Connections that failed or broke.
-    pub(crate) failures: u64,
-    /// Why the last one did.
-    pub(crate) last_reason: String,
-    /// To where the connection goes.
-    pub(crate) endpoint: String,
-    /// Tables that have been complete once.
-    pub(crate) synced: BTreeSet<Resource>,
-    /// How often caches were dropped.
-    pub(crate) revocations: u64,
-    /// Deletes of keys that were not known.
-    pub(crate) unknown_deletes: u64,
-    /// What the server last refused on a good connection.
-    pub(crate) refused: String,
-}
-
 impl Machine {
     /// A cluster that will be connected to at once.
     pub(crate) fn new(settings: Settings, now: Instant) -> Self {
@@ -262,53 +128,6 @@ impl Machine {
             wanted
                 .iter()
                 .all(|r| self.feeds.get(&Feed::Table(*r)).is_some_and(ListWatch::is_synced))
-        }
-    }
-
-    /// One line about what it does now.
-    pub(crate) fn describe(&self, now: Instant) -> String {
-        match self.phase {
-            Phase::Away { until } if self.facts.failures > 0 => {
-                let wait = until.saturating_duration_since(now).as_secs_f32();
-                format!("{}; next attempt in {wait:.1} s", self.facts.last_reason)
-            }
-            Phase::Away { .. } | Phase::Connecting if self.facts.failures == 0 => "connecting".to_owned(),
-            Phase::Away { .. } | Phase::Connecting => format!("connecting again; {}", self.facts.last_reason),
-            Phase::Up(up) => self.describe_step(up.step),
-        }
-    }
-
-    fn describe_step(&self, step: Step) -> String {
-        match step {
-            Step::Heartbeat => "connected, reading the heartbeat".to_owned(),
-            Step::Config { again: None } => "reading the cluster configuration".to_owned(),
-            Step::Config { again: Some(_) } => {
-                let key = isthmus_kvstore::cluster_config_key(&self.settings.cluster);
-                if self.facts.refused.is_empty() {
-                    format!("waiting for {key}: its exporter has not written it yet")
-                } else {
-                    format!("waiting for {key}: {}", self.facts.refused)
-                }
-            }
-            Step::Reserving(_) => "checking the cluster id".to_owned(),
-            Step::Following if self.is_ready() => "ready".to_owned(),
-            Step::Following => {
-                let waiting: Vec<_> = self
-                    .wanted()
-                    .into_iter()
-                    .filter(|r| !self.is_synced_now(*r))
-                    .collect();
-                let names: Vec<_> = waiting.iter().map(|r| self.waiting_for(*r)).collect();
-                format!("waiting for {}", names.join(", "))
-            }
-        }
-    }
-
-    fn waiting_for(&self, resource: Resource) -> String {
-        match self.feeds.get(&Feed::Table(resource)) {
-            Some(lw) if !lw.is_started() => format!("the canary of {resource}"),
-            Some(lw) if lw.failures() > 0 => format!("{resource} (refused: {})", self.facts.refused),
-            _ => format!("the list of {resource}"),
         }
     }
 
@@ -586,7 +405,7 @@ impl Machine {
                 if self.locked(now, header).is_none() {
                     return;
                 }
-                match value.map(|bytes| self.check_config(&bytes)) {
+                match value.map(|bytes| self.settings.check_config(&bytes)) {
                     None => self.retry_config(now),
                     Some(Err(reason)) => self.fail(now, reason),
                     Some(Ok(config)) => {
@@ -607,42 +426,6 @@ impl Machine {
     fn retry_config(&mut self, now: Instant) {
         let again = Some(now + self.config_retry.next());
         self.set_step(Step::Config { again });
-    }
-
-    /// Says why a cluster with this configuration must not be joined (spec §3.2 step 6), naming both sides.
-    fn check_config(&self, bytes: &[u8]) -> Result<RemoteConfig, String> {
-        let name = &self.settings.cluster;
-        let config = ClusterConfig::decode(bytes)
-            .map_err(|e| format!("the cluster configuration of {name} is not valid: {e}"))?;
-        let ours = self.settings.max;
-        let max = config
-            .max_clusters()
-            .map_err(|e| format!("the cluster configuration of {name} is not valid: {e}"))?;
-        if max != ours {
-            return Err(format!(
-                "max-connected-clusters differs: {} here in {}, {} in {name}; it must be the same in every cluster of the mesh",
-                ours.max_id(),
-                self.settings.local,
-                max.max_id()
-            ));
-        }
-        let id = config
-            .cluster_id()
-            .map_err(|e| format!("the cluster configuration of {name} is not valid: {e}"))?;
-        if id == self.settings.local_id {
-            return Err(format!(
-                "{name} has cluster id {id}, which is the id of the local cluster {}: give one of them another id",
-                self.settings.local
-            ));
-        }
-        Ok(RemoteConfig {
-            id,
-            max_clusters: max,
-            synced_canaries: config.synced_canaries,
-            cached: config.cached,
-            service_exports: config.service_exports_enabled,
-            slices: config.export_mode,
-        })
     }
 
     fn reserved(&mut self, now: Instant, config: RemoteConfig, answer: Result<(), ClusterName>) {
@@ -670,98 +453,6 @@ impl Machine {
             self.start(Feed::Canaries);
         } else {
             wanted.into_iter().for_each(|r| self.start(Feed::Table(r)));
-        }
-    }
-
-    /// A canary is there: its table may be read, if the cluster exports it.
-    fn canary(&mut self, key: &[u8]) {
-        let (cluster, tree) = (&self.settings.cluster, self.tree());
-        let prefix = canary_prefix(cluster).len();
-        let is_for =
-            |r: &Resource| canary_key(cluster, tree, family(*r)).as_bytes().get(prefix..) == Some(key);
-        if let Some(resource) = self.wanted().into_iter().find(is_for) {
-            self.start(Feed::Table(resource));
-        }
-    }
-
-    fn revoke_caches(&mut self) {
-        self.cache = Cache::Revoked;
-        self.facts.revocations += 1;
-        self.clear(Resource::Services);
-        self.clear(Resource::EndpointSlices);
-    }
-
-    fn clear(&mut self, resource: Resource) {
-        if let Some(lw) = self.feeds.get_mut(&Feed::Table(resource)) {
-            lw.forget();
-        }
-        self.outputs.push_back(Output::Clear(resource));
-    }
-
-    fn prefix(&self, feed: Feed) -> String {
-        feed.prefix(&self.settings.cluster, self.tree())
-    }
-
-    fn start(&mut self, feed: Feed) {
-        self.feed(feed, ListWatch::start);
-    }
-
-    /// Lets one list-and-watch take an input, and does what it then wants.
-    fn feed(&mut self, feed: Feed, input: impl FnOnce(&mut ListWatch)) {
-        if let Some(lw) = self.feeds.get_mut(&feed) {
-            input(lw);
-        }
-        self.work(feed);
-    }
-
-    fn work(&mut self, feed: Feed) {
-        while let Some(action) = self.feeds.get_mut(&feed).and_then(ListWatch::poll_action) {
-            match action {
-                Action::List { from, revision } => self.list(feed, &from, revision),
-                Action::Watch { revision } => self.plane.want(feed, revision),
-                Action::Put { suffix, value } => match feed {
-                    Feed::Table(resource) => self.outputs.push_back(Output::Put {
-                        resource,
-                        suffix,
-                        value,
-                    }),
-                    Feed::Canaries => self.canary(&suffix),
-                    Feed::Heartbeat => {}
-                },
-                Action::Delete { suffix } => {
-                    if let Feed::Table(resource) = feed {
-                        self.outputs.push_back(Output::Delete { resource, suffix });
-                    }
-                }
-                Action::Synced => self.synced(feed),
-            }
-        }
-    }
-
-    fn list(&mut self, feed: Feed, from: &[u8], revision: i64) {
-        let prefix = self.prefix(feed);
-        let range_end = Feed::range_end(&prefix);
-        let mut key = prefix.into_bytes();
-        key.extend_from_slice(from);
-        self.outputs.push_back(Output::List {
-            feed,
-            key,
-            range_end,
-            revision,
-        });
-    }
-
-    fn synced(&mut self, feed: Feed) {
-        match feed {
-            Feed::Heartbeat => {
-                if matches!(self.phase, Phase::Up(up) if up.step == Step::Heartbeat) {
-                    self.read_config();
-                }
-            }
-            Feed::Canaries => {}
-            Feed::Table(resource) => {
-                self.facts.synced.insert(resource);
-            }
         }
     }
 
@@ -802,5 +493,6 @@ fn suffix(key: Vec<u8>, prefix: usize) -> Suffix {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod world;

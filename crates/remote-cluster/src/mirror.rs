@@ -200,5 +200,4 @@ fn ip_key(suffix: &str) -> Option<(IpNet, bool)> {
 }
 
 #[cfg(test)]
-#[path = "mirror_tests.rs"]
 mod tests;

@@ -7,13 +7,11 @@ use std::time::{Duration, Instant};
 use isthmus_topology::{Identity, ServiceName};
 use rig::{Etcd, Node, Outcome, Wire, name, possible};
 
-const CLUSTERA: &str = include_str!("recorded/clustera-state.txt");
-const CLUSTERB: &str = include_str!("recorded/clusterb-cache.txt");
 const WEB: &str = "cilium/state/services/v1/clustera/demo/web";
 const IP: &str = "cilium/state/ip/v1/default/10.1.0.21";
 
 fn recorded(key: &str) -> String {
-    let found = rig::entries(CLUSTERA).into_iter().find(|(k, _)| k == key);
+    let found = rig::entries("clustera").into_iter().find(|(k, _)| k == key);
     String::from_utf8(found.expect("recorded").1).expect("text")
 }
 
@@ -24,7 +22,7 @@ fn web() -> ServiceName {
 /// An etcd with clustera's state, behind a wire, in the configuration.
 async fn clustera(node: &Node) -> Result<(Etcd, Wire), Box<dyn std::error::Error>> {
     let etcd = Etcd::start(&node.certificates, isthmus_testkit::free_tcp_port()?).await?;
-    etcd.load(CLUSTERA).await?;
+    etcd.load("clustera").await?;
     let wire = Wire::to(etcd.port).await?;
     node.configure("clustera", wire.port)?;
     Ok((etcd, wire))
@@ -178,7 +176,7 @@ async fn a_new_etcd_behind_the_same_address_replaces_what_the_old_one_had() -> O
         .await?;
     assert_eq!(away.ips.len(), 3);
     let new = Etcd::start(&node.certificates, old.port).await?;
-    for (key, value) in rig::entries(CLUSTERA) {
+    for (key, value) in rig::entries("clustera") {
         if key != IP && key != WEB {
             new.put(&key, value).await?;
         }
@@ -383,7 +381,7 @@ async fn a_copy_of_kvstoremesh_is_read_from_its_cache_tree() -> Outcome {
     let node = Node::new()?;
     let (etcd, wire) = clustera(&node).await?;
     // The local etcd holds both: what it exports itself and what it copied.
-    etcd.load(CLUSTERB).await?;
+    etcd.load("clusterb").await?;
     node.configure("clusterb", wire.port)?;
     let mut follower = node.start();
     let state = follower.ready("clusterb").await?;
@@ -438,7 +436,7 @@ async fn a_cluster_that_does_not_fit_is_refused_with_both_sides_named() -> Outco
             .await?;
         assert!(!state.status.ready && state.ips.is_empty());
     }
-    etcd.load(CLUSTERB).await?;
+    etcd.load("clusterb").await?;
     follower.ready("clusterb").await?;
     assert!(follower.ready("clustera").await?.status.num_failures == 0);
     Ok(())

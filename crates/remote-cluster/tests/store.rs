@@ -13,8 +13,6 @@ use isthmus_topology::ClusterName;
 use isthmus_trust::{PairFiles, ServerTls, TlsFiles};
 use rig::{Node, Outcome, Wire, name};
 
-const CLUSTERA: &str = include_str!("recorded/clustera-state.txt");
-
 /// A store of a cluster, served with the node's certificates.
 async fn serve(node: &Node, cluster: &str) -> Result<(StoreHandle, Server), Box<dyn std::error::Error>> {
     let dir = &node.certificates.dir;
@@ -33,7 +31,7 @@ async fn serve(node: &Node, cluster: &str) -> Result<(StoreHandle, Server), Box<
 }
 
 fn load(store: &StoreHandle) -> Outcome {
-    for (key, value) in rig::entries(CLUSTERA) {
+    for (key, value) in rig::entries("clustera") {
         store.put(key.as_bytes(), &value, 0)?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use super::{Mvcc, Span};
 use crate::error::StoreError;
 
 /// `SortOrder` of the API.
-const ASCEND: i32 = 1;
+const NO_ORDER: i32 = 0;
 const DESCEND: i32 = 2;
 /// `SortTarget` of the API.
 const BY_KEY: i32 = 0;
@@ -81,10 +81,16 @@ impl Mvcc {
             .entries(&span)
             .filter_map(|entry| entry.at(revision))
             .filter(|record| passes(request, record));
-        let (order, target) = sorting(request);
-        let mut records: Vec<&Arc<Record>> = match order == DESCEND || target != BY_KEY {
-            true => sorted(wanted.collect(), order, target),
-            false => wanted.take(limit.saturating_add(1)).collect(),
+        // As in etcd, the limit cuts before the sorting if no order was asked for, and behind it if one was.
+        let cut = if request.sort_order == NO_ORDER {
+            limit.saturating_add(1)
+        } else {
+            usize::MAX
+        };
+        let mut records = match request.sort_target {
+            BY_KEY if request.sort_order != DESCEND => wanted.take(limit.saturating_add(1)).collect(),
+            _ if filters(request) => sorted(wanted.collect(), request),
+            _ => sorted(wanted.take(cut).collect(), request),
         };
         response.more = records.len() > limit;
         records.truncate(limit);
@@ -110,26 +116,32 @@ pub(super) fn check_range(request: &PbRangeRequest) -> Result<(), StoreError> {
     }
 }
 
-/// Order and target; a target other than the key is sorted upwards if no order is given, as in etcd.
-fn sorting(request: &PbRangeRequest) -> (i32, i32) {
-    match request.sort_order {
-        0 => (ASCEND, request.sort_target),
-        order => (order, request.sort_target),
-    }
-}
-
-fn sorted(mut records: Vec<&Arc<Record>>, order: i32, target: i32) -> Vec<&Arc<Record>> {
-    match target {
-        BY_VERSION => records.sort_by_key(|record| record.version),
-        BY_CREATE => records.sort_by_key(|record| record.create_revision),
-        BY_MOD => records.sort_by_key(|record| record.mod_revision),
-        BY_VALUE => records.sort_by(|a, b| a.value().cmp(b.value())),
-        _ => {}
-    }
-    if order == DESCEND {
-        records.reverse();
+/// Sorts records that come in the order of their keys; equal ones stay in it, upwards and downwards, as in etcd.
+fn sorted<'a>(mut records: Vec<&'a Arc<Record>>, request: &PbRangeRequest) -> Vec<&'a Arc<Record>> {
+    let compare = |a: &Record, b: &Record| match request.sort_target {
+        BY_VERSION => a.version.cmp(&b.version),
+        BY_CREATE => a.create_revision.cmp(&b.create_revision),
+        BY_MOD => a.mod_revision.cmp(&b.mod_revision),
+        BY_VALUE => a.value().cmp(b.value()),
+        _ => a.key().cmp(b.key()),
+    };
+    if request.sort_order == DESCEND {
+        records.sort_by(|a, b| compare(b, a));
+    } else {
+        records.sort_by(|a, b| compare(a, b));
     }
     records
+}
+
+/// Whether the request leaves records out by their revisions.
+fn filters(request: &PbRangeRequest) -> bool {
+    let bounds = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ];
+    bounds.iter().any(|bound| *bound != 0)
 }
 
 fn passes(request: &PbRangeRequest, record: &Record) -> bool {

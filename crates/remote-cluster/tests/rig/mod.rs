@@ -143,8 +143,8 @@ impl Etcd {
     }
 
     /// Puts what the real exporter was recorded to write.
-    pub(crate) async fn load(&self, recorded: &str) -> Outcome {
-        for (key, value) in entries(recorded) {
+    pub(crate) async fn load(&self, cluster: &str) -> Outcome {
+        for (key, value) in entries(cluster) {
             self.put(&key, value).await?;
         }
         Ok(())
@@ -173,17 +173,34 @@ async fn connect(certificates: &Certificates, url: &str) -> Result<Client, Box<d
     }
 }
 
-/// The lines of a recording: key, space, value; binary values in base64.
-pub(crate) fn entries(recorded: &str) -> Vec<(String, Vec<u8>)> {
-    let entry = |line: &str| {
-        let (key, value) = line.split_once(' ').expect("key and value");
-        let value = match value.strip_prefix("base64:") {
-            Some(text) => base64(text),
-            None => value.into(),
-        };
-        (key.to_owned(), value)
+/// What of a recording belongs to `clustera` as itself, or to `clusterb` as KVStoreMesh copies it.
+pub(crate) fn entries(cluster: &str) -> Vec<(String, Vec<u8>)> {
+    let dump = include_str!("../../../../tests/replay/clustermesh-1.20/export-clustera.txt");
+    let tree = if cluster == "clustera" {
+        "cilium/state/"
+    } else {
+        "cilium/cache/"
     };
-    recorded.lines().map(entry).collect()
+    let (config, synced) = (
+        format!("cilium/cluster-config/{cluster}"),
+        format!("cilium/synced/{cluster}/"),
+    );
+    let entry = |block: &str| {
+        let key = block.lines().next()?;
+        let value = block.lines().find_map(|line| line.strip_prefix("VALUE "))?;
+        let value = match value.split_once("base64:") {
+            Some((_, text)) if value.starts_with("zstd frame") => base64(text),
+            _ => value.into(),
+        };
+        Some((key.to_owned(), value))
+    };
+    let ours = |key: &str| {
+        key.starts_with(tree) || key.starts_with(&synced) || key == config || key == "cilium/.heartbeat"
+    };
+    dump.split("KEY   ")
+        .filter_map(entry)
+        .filter(|(key, _)| ours(key))
+        .collect()
 }
 
 fn base64(text: &str) -> Vec<u8> {
