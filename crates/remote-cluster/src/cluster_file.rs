@@ -164,6 +164,8 @@ fn endpoint(url: &str, aliases: &BTreeMap<String, Vec<IpAddr>>) -> Result<Endpoi
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn parse(text: &str) -> Result<ClusterFile, String> {
@@ -232,6 +234,20 @@ mod tests {
         for (text, expected) in table {
             let error = parse(text).expect_err(text);
             assert!(error.contains(expected), "{text:?}: {error}");
+        }
+    }
+
+    proptest! {
+        /// No text makes it panic, and what is accepted has an endpoint with a host and a port.
+        #[test]
+        fn any_text_is_parsed_or_refused(text in prop_oneof![
+            any::<String>(),
+            "(endpoints: ?\\[?[\"'a-z0-9:/.\\[\\]-]{0,30}\\]?\n)?([a-z-]{0,20}: ?[a-z0-9\\[\\]{}:,&* -]{0,20}\n){0,4}",
+        ]) {
+            if let Ok(file) = ClusterFile::parse(&text, Path::new("/conf")) {
+                prop_assert!(file.endpoints.iter().all(|e| !e.host.is_empty()));
+                prop_assert!(!file.endpoints.is_empty());
+            }
         }
     }
 }

@@ -124,7 +124,13 @@ impl Manager {
         for (name, configured) in wanted {
             self.follow(name, configured).await;
         }
-        for problem in &self.directory.problems {
+        let told = self.publisher.snapshot();
+        for problem in self
+            .directory
+            .problems
+            .iter()
+            .filter(|p| !told.problems.contains(p))
+        {
             tracing::warn!(file = %problem.file.display(), reason = problem.reason, "configuration not used");
         }
         self.publisher.configured(self.directory.problems.clone());

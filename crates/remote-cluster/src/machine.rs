@@ -143,6 +143,7 @@ impl Machine {
             return Vec::new();
         };
         let exported = |resource: &Resource| match resource {
+            Resource::Services => config.slices.services(),
             Resource::EndpointSlices => config.slices.slices(),
             Resource::ServiceExports => config.service_exports.is_some(),
             _ => true,
@@ -446,7 +447,9 @@ impl Machine {
         self.outputs.push_back(Output::Adopt(config));
         self.set_step(Step::Following);
         let wanted = self.wanted();
-        for resource in Resource::ALL.into_iter().filter(|r| !wanted.contains(r)) {
+        // Services that are not exported as such are made of slices, and go with them.
+        let unwanted = |r: &Resource| !wanted.contains(r) && *r != Resource::Services;
+        for resource in Resource::ALL.into_iter().filter(unwanted) {
             self.clear(resource);
         }
         if config.synced_canaries {

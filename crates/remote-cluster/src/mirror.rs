@@ -1,11 +1,13 @@
 //! From bytes to tables: decodes what a cluster exports, believes only what is valid, and keeps the last good value.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use isthmus_kvstore::{Exporter, validate};
-use isthmus_topology::{ClusterName, Identity, IpIdentity, NodeName, ServiceName};
+use isthmus_topology::{ClusterName, Identity, IpIdentity, NodeName, ServiceName, ServiceSlice};
 use jiff::Timestamp;
+
+mod services;
 
 use crate::{Rejection, RemoteClusterState, RemoteConfig, Resource};
 
@@ -15,6 +17,10 @@ pub(crate) struct Mirror {
     /// What is published.
     pub(crate) state: RemoteClusterState,
     exporter: Option<Exporter>,
+    /// The cluster exports slices only: its services are made of them.
+    slices_only: bool,
+    /// The slices of each service.
+    slices_of: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
     /// Prefixes of full length that a host entry of the same address hides (spec §1.7).
     hidden: BTreeMap<IpNet, IpIdentity>,
 }
@@ -25,6 +31,8 @@ impl Mirror {
         Self {
             state: RemoteClusterState::new(name),
             exporter: None,
+            slices_only: false,
+            slices_of: BTreeMap::new(),
             hidden: BTreeMap::new(),
         }
     }
@@ -32,6 +40,11 @@ impl Mirror {
     /// What follows is checked against this configuration.
     pub(crate) fn adopt(&mut self, config: RemoteConfig) {
         self.state.config = Some(config);
+        let slices_only = !config.slices.services();
+        if self.slices_only != slices_only {
+            self.slices_only = slices_only;
+            self.state.services.clear();
+        }
         self.exporter = Some(Exporter {
             cluster: self.state.name.clone(),
             id: config.id,
@@ -121,7 +134,20 @@ impl Mirror {
     fn put_slice(&mut self, suffix: &str, value: &[u8]) -> Result<(), String> {
         let decoded = isthmus_kvstore::slice::decode(value).map_err(text)?;
         validate::slice(suffix, &decoded, self.exporter()?).map_err(text)?;
-        self.state.slices.insert(name(suffix)?, decoded.slice);
+        let key = name(suffix)?;
+        let before = self.unlink_slice(&key);
+        let after = service_of(&decoded.slice);
+        if let Some(service) = &after {
+            self.slices_of
+                .entry(service.clone())
+                .or_default()
+                .insert(key.clone());
+        }
+        self.state.slices.insert(key, decoded.slice);
+        if before != after {
+            self.derive(before);
+        }
+        self.derive(after);
         Ok(())
     }
 
@@ -130,6 +156,37 @@ impl Mirror {
         validate::service_export(suffix, &decoded, self.exporter()?).map_err(text)?;
         self.state.exports.insert(name(suffix)?, decoded.export);
         Ok(())
+    }
+
+    fn delete_slice(&mut self, key: &ServiceName) -> bool {
+        let service = self.unlink_slice(key);
+        self.derive(service);
+        self.state.slices.remove(key)
+    }
+
+    /// Takes a slice away from the service that it has belonged to, and answers that.
+    fn unlink_slice(&mut self, key: &ServiceName) -> Option<ServiceName> {
+        let service = self.state.slices.get(key).and_then(service_of)?;
+        if let Some(slices) = self.slices_of.get_mut(&service) {
+            slices.remove(key);
+            if slices.is_empty() {
+                self.slices_of.remove(&service);
+            }
+        }
+        Some(service)
+    }
+
+    /// Makes a service anew of its slices, if the cluster exports nothing else.
+    fn derive(&mut self, service: Option<ServiceName>) {
+        let (Some(service), Some(exporter), true) = (service, &self.exporter, self.slices_only) else {
+            return;
+        };
+        let keys = self.slices_of.get(&service).into_iter().flatten();
+        let slices = keys.filter_map(|key| self.state.slices.get(key));
+        match services::of_slices(exporter, &service, slices) {
+            Some(made) => self.state.services.insert(service, made),
+            None => self.state.services.remove(&service),
+        };
     }
 
     /// Deletes an entry. A key whose value was never good has none.
@@ -142,7 +199,7 @@ impl Mirror {
             Resource::Nodes => NodeName::new(suffix).map(|key| state.nodes.remove(&key)).ok(),
             Resource::Identities => identity(suffix).map(|key| state.identities.remove(&key)).ok(),
             Resource::Services => name(suffix).map(|key| state.services.remove(&key)).ok(),
-            Resource::EndpointSlices => name(suffix).map(|key| state.slices.remove(&key)).ok(),
+            Resource::EndpointSlices => name(suffix).map(|key| self.delete_slice(&key)).ok(),
             Resource::ServiceExports => name(suffix).map(|key| state.exports.remove(&key)).ok(),
             Resource::Ips => ip_key(suffix).map(|(prefix, host)| self.delete_ip(prefix, host)),
         };
@@ -166,7 +223,13 @@ impl Mirror {
             Resource::Nodes => state.nodes.clear(),
             Resource::Identities => state.identities.clear(),
             Resource::Services => state.services.clear(),
-            Resource::EndpointSlices => state.slices.clear(),
+            Resource::EndpointSlices => {
+                if self.slices_only {
+                    state.services.clear();
+                }
+                self.slices_of.clear();
+                state.slices.clear();
+            }
             Resource::ServiceExports => state.exports.clear(),
             Resource::Ips => {
                 self.hidden.clear();
@@ -174,6 +237,11 @@ impl Mirror {
             }
         }
     }
+}
+
+/// The service that a slice belongs to.
+fn service_of(slice: &ServiceSlice) -> Option<ServiceName> {
+    ServiceName::new(slice.namespace.as_str(), slice.service()?).ok()
 }
 
 fn text(error: impl std::error::Error) -> String {

@@ -53,6 +53,7 @@ pub(crate) struct Task {
     attempts: usize,
     failures: u64,
     last_failure: Option<Timestamp>,
+    ready: bool,
     changed: bool,
     published: Instant,
 }
@@ -83,6 +84,7 @@ impl Task {
             attempts: 0,
             failures: 0,
             last_failure: None,
+            ready: false,
             changed: true,
             published: now,
             name,
@@ -100,17 +102,19 @@ impl Task {
             let publish = self
                 .changed
                 .then(|| self.published + self.options.timing.publish_interval);
+            // What is due comes before more input: neither publication nor a timeout can be starved by a flood of changes.
             tokio::select! {
+                biased;
                 command = self.commands.recv() => match command {
                     Some(command) => self.reconfigure(command),
                     None => return,
                 },
-                input = next(&mut self.link, self.options.timing.request_timeout) => self.inputs(input),
-                () = until(timeout) => self.machine.handle_timeout(Instant::now()),
                 () = until(publish) => {
                     self.publish();
                     continue;
                 }
+                () = until(timeout) => self.machine.handle_timeout(Instant::now()),
+                input = next(&mut self.link, self.options.timing.request_timeout) => self.inputs(input),
             }
             self.work();
         }
@@ -149,6 +153,13 @@ impl Task {
             self.last_failure = Some(Timestamp::now());
             tracing::warn!(cluster = %self.name, reason = self.machine.facts.last_reason, "remote cluster lost");
         }
+        let ready = self.machine.is_ready();
+        if ready && !self.ready {
+            let state = &self.mirror.state;
+            let (nodes, ips, services) = (state.nodes.len(), state.ips.len(), state.services.len());
+            tracing::info!(cluster = %self.name, nodes, ips, services, "remote cluster ready");
+        }
+        self.ready = ready;
     }
 
     fn perform(&mut self, output: Output) {
@@ -249,7 +260,14 @@ fn synced(machine: &Machine) -> Synced {
     let if_wanted = |resource| wanted.contains(&resource).then(|| has(resource));
     Synced {
         nodes: has(Resource::Nodes),
-        services: has(Resource::Services),
+        // Of a cluster that exports slices only, services are made of these.
+        services: has(
+            if wanted.contains(&Resource::EndpointSlices) && !wanted.contains(&Resource::Services) {
+                Resource::EndpointSlices
+            } else {
+                Resource::Services
+            },
+        ),
         identities: has(Resource::Identities),
         endpoints: has(Resource::Ips),
         endpoint_slices: if_wanted(Resource::EndpointSlices),

@@ -1,6 +1,6 @@
 //! What is believed of a remote cluster's values, and what is not.
 use isthmus_kvstore::ExportMode;
-use isthmus_topology::{ClusterId, MaxClusters};
+use isthmus_topology::{ClusterId, MaxClusters, SliceEndpoint, SliceFamily, SlicePort};
 use proptest::prelude::*;
 
 use super::*;
@@ -188,6 +188,61 @@ fn what_cilium_wrote_is_taken() {
         [2, 1, 3, 3]
     );
     assert_eq!(generations[0], generations[1]);
+}
+
+/// clustera exports slices only: `web` has the two ready endpoints of its slice and the serving one, by address, with both
+/// ports; without its slice it is gone.
+#[test]
+fn services_are_made_of_slices_where_there_is_nothing_else() {
+    let mut mirror = mirror();
+    let config = mirror.state.config.expect("adopted");
+    let slices = ExportMode::EndpointSlicesOnly;
+    mirror.adopt(RemoteConfig { slices, ..config });
+    let endpoint = |ip: &str, ready, serving| SliceEndpoint {
+        addresses: vec![ip.to_owned()],
+        ready: Some(ready),
+        serving: Some(serving),
+        zone: Some("zone-a".to_owned()),
+        ..SliceEndpoint::default()
+    };
+    let port = |name: &str, protocol: &str, port| SlicePort {
+        name: Some(name.to_owned()),
+        protocol: Some(protocol.to_owned()),
+        port: Some(port),
+        app_protocol: None,
+    };
+    let slice = ServiceSlice {
+        namespace: "demo".to_owned(),
+        name: "web-abc12".to_owned(),
+        labels: [(ServiceSlice::SERVICE_NAME.to_owned(), "web".to_owned())].into(),
+        annotations: BTreeMap::new(),
+        family: SliceFamily::IPv4,
+        endpoints: vec![
+            endpoint("10.1.0.21", true, true),
+            endpoint("10.1.0.22", false, true),
+            endpoint("10.1.0.23", false, false),
+        ],
+        ports: vec![
+            port("http", "TCP", 8080),
+            port("dns", "UDP", 5353),
+            port("x", "TCP", 0),
+        ],
+    };
+    let cluster = mirror.state.name.clone();
+    let value = isthmus_kvstore::slice::encode(&slice, &cluster, config.id);
+    let at = Timestamp::UNIX_EPOCH;
+    assert!(mirror.put(Resource::EndpointSlices, b"demo/web-abc12", &value, at));
+    let web = ServiceName::new("demo", "web").expect("a name");
+    let service = mirror.state.services.get(&web).expect("made");
+    let backends: Vec<_> = service
+        .backends
+        .iter()
+        .map(|(ip, ports)| format!("{ip} {}", ports.len()))
+        .collect();
+    assert_eq!(backends, ["10.1.0.21 2", "10.1.0.22 2"]);
+    assert_eq!(service.zones.len(), 2);
+    mirror.delete(Resource::EndpointSlices, b"demo/web-abc12");
+    assert!(mirror.state.services.is_empty() && mirror.state.slices.is_empty());
 }
 
 proptest! {
