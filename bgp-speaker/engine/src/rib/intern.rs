@@ -128,7 +128,6 @@ impl Interner {
     }
 
     /// How many sets are in use.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.entries.len() - self.free.len()
     }

@@ -73,6 +73,12 @@ impl Speaker {
         list
     }
 
+    /// How many different sets of attributes the routes in and out have; a measure of memory.
+    #[must_use]
+    pub fn attribute_sets(&self) -> usize {
+        self.rib.interner.len()
+    }
+
     fn route(&self, slot: &Slot, path: &Path) -> RouteView {
         let entry = self.rib.interner.entry(path.attr);
         RouteView {
