@@ -125,6 +125,44 @@ async fn a_global_service_prefers_local_backends_and_fails_over_when_they_go() -
     Ok(())
 }
 
+/// ```text
+///  client 198.51.100.2 ── outside │ east node │ isthmus_vxlan ══▶ west node ── west pod
+///        → 203.0.113.10:80          DNAT, and masquerade to 10.1.1.1 if the pod is elsewhere
+/// ```
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_outside_reaches_pods_of_both_clusters_by_a_load_balancer_address() -> Outcome {
+    if !possible("a_client_outside") {
+        return Ok(());
+    }
+    let rig = Rig::new("edge")?;
+    rig.mesh()?;
+    let client = rig.east.client()?;
+    let (_east, _west) = (rig.east.agent_with(&["--uplink", "outside"])?, rig.west.agent()?);
+    rig.east.answer()?;
+    rig.west.answer()?;
+    rig.east.wait_for_mesh().await?;
+    rig.west.wait_for_mesh().await?;
+    assert_eq!(client.ask(Side::OUTSIDE)?, "east");
+    assert_eq!(
+        rig.east.ask(Side::OUTSIDE)?,
+        "east",
+        "pods use outside addresses too"
+    );
+    let before = rig.east.status().await?.writes.map_entries;
+    rig.east.write_endpoints(false)?;
+    let status = rig
+        .east
+        .wait("the change is written", |s| s.writes.map_entries > before)
+        .await?;
+    assert_eq!(status.problems, Vec::<String>::new());
+    assert_eq!(
+        client.ask(Side::OUTSIDE)?,
+        "west",
+        "masqueraded, so that the answer comes back this way"
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_that_is_cut_off_is_avoided_within_half_a_second_and_used_again_after() -> Outcome {
     if !possible("a_cluster_that_is_cut_off") {

@@ -20,6 +20,8 @@ use isthmus_topology::{ClusterId, NodeName};
 const PROBED_NODES: usize = 8;
 /// Probes of one node that are remembered at most, for late answers.
 const REMEMBERED: usize = 32;
+/// Answers whose shortest time tells how long the path is.
+const RECENT: usize = 8;
 
 /// How to probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +48,11 @@ impl Default for ProbeConfig {
 }
 
 impl ProbeConfig {
-    /// How long an answer may take: most of a round, or more where the path is known to be long.
-    fn patience(&self, rtt: Option<Duration>) -> Duration {
+    /// How long an answer may take: most of a round, or more where the path is known to be long. The shortest of the last
+    /// answers counts, so that packets which waited out a cut somewhere and then arrive in a bunch do not make it look long.
+    fn patience(&self, shortest: Option<Duration>) -> Duration {
         let short = self.interval * 3 / 4;
-        rtt.map_or(short, |rtt| (rtt * 4).clamp(short, self.interval * 10))
+        shortest.map_or(short, |rtt| (rtt * 4).clamp(short, self.interval * 10))
     }
 }
 
@@ -133,7 +136,9 @@ struct Sent {
 struct NodeProbe {
     report: NodeReport,
     outstanding: VecDeque<Sent>,
+    recent: VecDeque<Duration>,
     misses: u32,
+    /// Answered in time, in a row.
     good: u32,
     full_misses: u32,
 }
@@ -275,6 +280,7 @@ impl NodeProbe {
                 answered: 0,
             },
             outstanding: VecDeque::new(),
+            recent: VecDeque::new(),
             misses: 0,
             good: 0,
             full_misses: 0,
@@ -306,7 +312,7 @@ impl NodeProbe {
                 seq,
                 size: *size,
                 at: now,
-                deadline: now + config.patience(self.report.rtt),
+                deadline: now + config.patience(self.recent.iter().min().copied()),
                 missed: false,
             });
             let to = self.report.ip;
@@ -357,15 +363,24 @@ impl NodeProbe {
             return false;
         };
         let rtt = now.saturating_duration_since(sent.at);
-        self.report.rtt = Some(self.report.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(rtt);
+        if !sent.missed {
+            self.report.rtt = Some(self.report.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
+        }
         if sent.size == Size::Full {
             self.full_misses = 0;
             self.report.full_mtu = Some(true);
             return false;
         }
-        self.report.answered += u64::from(!sent.missed);
+        // A late answer is a sign of life, and no more: only answers in time bring a dead node back.
         self.misses = 0;
-        self.good = self.good.saturating_add(1);
+        if !sent.missed {
+            self.report.answered += 1;
+            self.good = self.good.saturating_add(1);
+        }
         match self.report.verdict {
             Verdict::Alive => false,
             Verdict::Unknown => self.set(Verdict::Alive),

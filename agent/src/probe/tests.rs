@@ -144,6 +144,37 @@ fn a_dead_cluster_is_alive_again_after_three_good_rounds_and_not_before() {
     assert_eq!(world.cluster(), Verdict::Alive);
 }
 
+/// A switch keeps what it could not deliver and delivers it all when the wire is back.
+#[test]
+fn answers_that_waited_out_a_cut_neither_revive_nor_delay_the_next_verdict() {
+    let mut world = World::new(1);
+    world.run(Duration::from_millis(1050));
+    world.delay = Duration::from_millis(900);
+    let cut = world.now;
+    for round in 0..9 {
+        world.delay = Duration::from_millis(900 - round * 100);
+        world.run(Duration::from_millis(100));
+    }
+    assert_eq!(world.cluster(), Verdict::Dead, "cut {:?} ago", world.now - cut);
+    world.delay = Duration::from_micros(300);
+    world.run(Duration::from_millis(60));
+    assert_eq!(world.cluster(), Verdict::Dead, "nine late answers at once");
+    world.run(Duration::from_millis(300));
+    assert_eq!(world.cluster(), Verdict::Alive);
+    world.answering.clear();
+    world.run(Duration::from_millis(400));
+    assert_eq!(world.cluster(), Verdict::Dead);
+}
+
+#[test]
+fn a_path_that_became_long_is_followed() {
+    let mut world = World::new(1);
+    world.run(Duration::from_secs(1));
+    world.delay = Duration::from_millis(250);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.cluster(), Verdict::Alive);
+}
+
 #[test]
 fn the_death_of_one_node_is_not_the_death_of_its_cluster() {
     let mut world = World::new(2);

@@ -9,8 +9,8 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs;
-use std::io::Write;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
@@ -209,6 +209,23 @@ impl Side {
     pub(crate) const ECHO: SocketAddr =
         SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 100, 0, 10)), 80);
 
+    /// Its LoadBalancer address.
+    pub(crate) const OUTSIDE: SocketAddr =
+        SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(203, 0, 113, 10)), 80);
+
+    /// A client behind a router that sends the LoadBalancer address to this node; the router's end is called `outside`.
+    pub(crate) fn client(&self) -> Outcome<Client> {
+        let netns = Netns::create(&format!("{}-client", self.node.name()))?;
+        self.net.add_veth(&Veth::new("outside", "eth0").peer_in(&netns))?;
+        let inside = netns.netlink()?;
+        self.net.add_address("outside", net("198.51.100.1/24"))?;
+        inside.add_address("eth0", net("198.51.100.2/24"))?;
+        self.net.set_up("outside")?;
+        inside.set_up("eth0")?;
+        inside.put_route(&Route::default_v4().via("198.51.100.1".parse()?))?;
+        Ok(Client(netns))
+    }
+
     /// What a CNI does: a veth pair, addresses, routes.
     fn plug_pod(&self) -> Outcome {
         self.net
@@ -265,7 +282,8 @@ impl Side {
             "service",
             &json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "echo", "namespace": "default", "annotations": {
                     "service.cilium.io/global": "true", "service.cilium.io/affinity": "local"}},
-                "spec": {"clusterIP": Self::ECHO.ip(), "clusterIPs": [Self::ECHO.ip()],
+                "status": {"loadBalancer": {"ingress": [{"ip": Self::OUTSIDE.ip()}]}},
+                "spec": {"type": "LoadBalancer", "clusterIP": Self::ECHO.ip(), "clusterIPs": [Self::ECHO.ip()],
                     "ports": [{"name": "tcp", "protocol": "TCP", "port": 80, "targetPort": 8080}]}}),
         )?;
         self.write_endpoints(ready)
@@ -510,6 +528,27 @@ impl Side {
             }
         });
         Ok(())
+    }
+}
+
+/// Somebody outside of all clusters.
+pub(crate) struct Client(Netns);
+
+impl Client {
+    /// Connects and says who answered.
+    pub(crate) fn ask(&self, address: SocketAddr) -> Outcome<String> {
+        let wait = Duration::from_secs(2);
+        let mut stream = self.0.run(move || TcpStream::connect_timeout(&address, wait))??;
+        stream.set_read_timeout(Some(wait))?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = Netns::delete(self.0.name());
     }
 }
 
