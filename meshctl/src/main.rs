@@ -1,6 +1,5 @@
 //! The command line of Isthmus, with the one-machine lab.
 #![deny(unsafe_code)]
-#![allow(dead_code, unused_imports)] // Until the demo uses all of it.
 
 mod cli;
 mod connect;

@@ -16,12 +16,21 @@ use crate::progress::{Mark, Progress, seconds};
 
 /// `meshctl connect A B`.
 pub(crate) fn connect(args: &ConnectArgs, progress: &Progress) -> Outcome<Exit> {
+    if args.dry_run {
+        let pair = pair(args)?;
+        check(args, &pair, progress)?;
+        return print_plan(&pair);
+    }
+    join(args, progress)?;
+    print("next: meshctl services | meshctl status\n")?;
+    Ok(Exit::Ok)
+}
+
+/// Checks, writes and waits.
+pub(crate) fn join(args: &ConnectArgs, progress: &Progress) -> Outcome {
     let start = Instant::now();
     let pair = pair(args)?;
     check(args, &pair, progress)?;
-    if args.dry_run {
-        return print_plan(&pair);
-    }
     let wrote = write_both(&pair, progress)?;
     let [a, b] = &pair;
     let names = format!("{} ⇄ {}", a.name(), b.name());
@@ -32,7 +41,7 @@ pub(crate) fn connect(args: &ConnectArgs, progress: &Progress) -> Outcome<Exit> 
             format!("{names}, not waited for"),
             Some(start.elapsed()),
         );
-        return Ok(Exit::Ok);
+        return Ok(());
     }
     wait::both_ready(&pair, Duration::from_secs(args.timeout), progress)?;
     let verb = if wrote {
@@ -41,8 +50,7 @@ pub(crate) fn connect(args: &ConnectArgs, progress: &Progress) -> Outcome<Exit> 
         "already connected, nothing was changed:"
     };
     progress.line(&format!("{verb} {names} in {}", seconds(start.elapsed())));
-    print("next: meshctl services | meshctl status\n")?;
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// `meshctl disconnect A B`.

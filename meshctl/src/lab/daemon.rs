@@ -165,6 +165,8 @@ pub(crate) fn agent(plan: &Plan, paths: &Paths, cluster: &Cluster, node: &Node) 
 pub(crate) fn speaker(plan: &Plan, paths: &Paths, cluster: &Cluster, node: &Node) -> Outcome<Spec> {
     let dir = paths.cluster(&cluster.name);
     let args = [
+        ("--cluster-name", cluster.name.clone()),
+        ("--cluster-id", cluster.id.to_string()),
         ("--node-name", node.name.clone()),
         ("--manifests", text(&dir.join("manifests"))),
         ("--config", text(&dir.join(format!("{}.bgp.yaml", node.name)))),

@@ -11,7 +11,7 @@ pub(crate) mod paths;
 pub(crate) mod plan;
 pub(crate) mod process;
 pub(crate) mod router;
-mod status;
+pub(crate) mod status;
 mod up;
 
 use std::path::PathBuf;

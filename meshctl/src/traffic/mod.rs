@@ -3,6 +3,6 @@ mod client;
 mod echo;
 mod record;
 
-pub(crate) use client::{ClientArgs, Protocol, client};
+pub(crate) use client::{ClientArgs, client};
 pub(crate) use echo::{EchoArgs, echo};
 pub(crate) use record::{Record, now_us};

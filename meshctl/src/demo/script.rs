@@ -1,0 +1,95 @@
+//! The frame of the demo: each step is told, done, measured and judged.
+use std::time::{Duration, Instant};
+
+use crate::failure::Outcome;
+use crate::lab::Lab;
+use crate::progress::{Mark, Progress};
+
+/// What a step came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct StepResult {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// What was measured, in words.
+    pub(super) measured: String,
+    /// What it must reach.
+    pub(super) target: &'static str,
+    /// Whether it did.
+    pub(super) held: bool,
+}
+
+/// A measured figure and whether it is good enough.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// In words.
+    pub(super) measured: String,
+    /// Good enough.
+    pub(super) held: bool,
+}
+
+/// The demo at work.
+pub(super) struct Script<'s> {
+    /// Where it plays.
+    pub(super) lab: &'s Lab,
+    /// Where it is told.
+    pub(super) progress: &'s Progress,
+    results: Vec<StepResult>,
+}
+
+impl<'s> Script<'s> {
+    /// A demo that has not begun.
+    pub(super) fn new(lab: &'s Lab, progress: &'s Progress) -> Self {
+        Self {
+            lab,
+            progress,
+            results: Vec::new(),
+        }
+    }
+
+    /// Does one step: says what is about to be seen, does it, and says what was measured. A step that fails does not keep
+    /// the following ones from being tried.
+    pub(super) fn step(
+        &mut self,
+        name: &'static str,
+        story: &str,
+        target: &'static str,
+        work: impl FnOnce(&Lab, &Progress) -> Outcome<Verdict>,
+    ) {
+        self.progress
+            .line(&format!("\n{}. {story}", self.results.len() + 1));
+        let start = Instant::now();
+        let Verdict { measured, held } = work(self.lab, self.progress).unwrap_or_else(|failure| Verdict {
+            measured: failure.to_string().replace("\n  ", " — "),
+            held: false,
+        });
+        let mark = if held { Mark::Good } else { Mark::Bad };
+        self.progress.step(mark, name, &measured, Some(start.elapsed()));
+        self.results.push(StepResult {
+            name,
+            measured,
+            target,
+            held,
+        });
+    }
+
+    /// What the steps came to, in their order.
+    pub(super) fn results(&self) -> &[StepResult] {
+        &self.results
+    }
+}
+
+/// Waits for a condition of the lab; `look` says what it waits for.
+pub(super) fn wait_for<T>(
+    progress: &Progress,
+    name: &str,
+    seconds: u64,
+    look: impl FnMut() -> Result<T, String>,
+) -> Outcome<(T, Duration)> {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    progress.wait(name, deadline, look).map_err(|why| {
+        crate::failure::Failure::new(
+            crate::exit::Exit::Timeout,
+            format!("waited {seconds} s in vain for {why}"),
+        )
+    })
+}
