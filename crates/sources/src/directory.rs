@@ -19,11 +19,13 @@ use crate::{Ignored, Raw, Settings, Snapshot};
 /// Deeper than anybody nests manifests; ends cycles of symbolic links.
 const MAX_DEPTH: usize = 16;
 
+type Stamp = (i64, i64, u64, u64);
+
 /// What is known of one file.
 #[derive(Debug, Default)]
 struct File {
     /// What tells without reading whether it changed: time in seconds and nanoseconds, size, inode.
-    stamp: (i64, i64, u64, u64),
+    stamp: Stamp,
     /// What tells whether its content changed.
     hash: u64,
     faults: Vec<Fault>,
@@ -103,7 +105,13 @@ impl Directory {
             self.forget(&path);
         }
         for (path, metadata) in found {
-            self.load(&path, &metadata);
+            if self
+                .files
+                .get(&path)
+                .is_none_or(|file| file.stamp != stamp(&metadata))
+            {
+                self.load(&path, &metadata);
+            }
         }
     }
 
@@ -138,22 +146,14 @@ impl Directory {
         self.loose_changed |= file.is_some_and(|file| !(file.raw.is_empty() && file.ignored.is_empty()));
     }
 
+    /// Reads a file, whatever its stamp says: two writes within one tick of the clock look alike.
     fn load(&mut self, path: &Arc<Path>, metadata: &Metadata) {
-        let stamp = (
-            metadata.mtime(),
-            metadata.mtime_nsec(),
-            metadata.len(),
-            metadata.ino(),
-        );
-        if self.files.get(path).is_some_and(|file| file.stamp == stamp) {
-            return;
-        }
         let read = std::fs::read(path);
         let mut hasher = DefaultHasher::new();
         read.as_ref().ok().hash(&mut hasher);
         let hash = hasher.finish();
         if let Some(file) = self.files.get_mut(path) {
-            file.stamp = stamp;
+            file.stamp = stamp(metadata);
             if file.hash == hash && read.is_ok() {
                 return;
             }
@@ -167,7 +167,14 @@ impl Directory {
         let file = self.take(path, parsed, before, written);
         note(&mut self.faulty, path, !file.faults.is_empty());
         note(&mut self.never_good, path, !file.was_good);
-        self.files.insert(path.clone(), File { stamp, hash, ..file });
+        self.files.insert(
+            path.clone(),
+            File {
+                stamp: stamp(metadata),
+                hash,
+                ..file
+            },
+        );
     }
 
     /// A file without fault replaces what it held before. A broken one only adds: whatever of the old is not among what could
@@ -348,6 +355,15 @@ impl Directory {
         }
         all
     }
+}
+
+fn stamp(metadata: &Metadata) -> Stamp {
+    (
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+        metadata.len(),
+        metadata.ino(),
+    )
 }
 
 fn note(set: &mut BTreeSet<Arc<Path>>, path: &Arc<Path>, belongs: bool) {

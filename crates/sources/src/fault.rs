@@ -91,6 +91,29 @@ enum Mark {
     End,
 }
 
+/// The first line of each element of the sequence under a key at the top, from 1.
+pub(crate) fn lines_of_items(text: &str, key: &str) -> Vec<u32> {
+    let mut events = Events {
+        parser: Parser::new_from_str(text),
+        best: (1, 1),
+    };
+    let mut lines = Vec::new();
+    let is_sequence = events.enter(key).is_some();
+    while is_sequence && let Some((mark, span)) = events.next() {
+        let read = match mark {
+            Mark::End => None,
+            Mark::Mapping | Mark::Sequence => events.skip_open(),
+            Mark::Scalar(_) | Mark::Alias => Some(()),
+        };
+        if read.is_none() {
+            break;
+        }
+        events.mark(&span);
+        lines.push(events.best.0);
+    }
+    lines
+}
+
 struct Events<'a> {
     parser: Parser<'a, serde_saphyr::granit_parser::StrInput<'a>>,
     best: (u32, u32),
@@ -117,6 +140,24 @@ impl Events<'_> {
     fn mark(&mut self, span: &Span) {
         let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.best = (number(span.start.line()), number(span.start.col() + 1));
+    }
+
+    /// Goes into the sequence under a key at the top.
+    fn enter(&mut self, wanted: &str) -> Option<()> {
+        self.next()?;
+        loop {
+            match self.next()?.0 {
+                Mark::Scalar(key) if key == wanted => {
+                    return matches!(self.next()?.0, Mark::Sequence).then_some(());
+                }
+                Mark::End => return None,
+                Mark::Mapping | Mark::Sequence => {
+                    self.skip_open()?;
+                    self.skip()?;
+                }
+                Mark::Scalar(_) | Mark::Alias => self.skip()?,
+            }
+        }
     }
 
     /// Reads one node, following the path into it.
@@ -192,6 +233,8 @@ mod tests {
             (6, 15)
         );
         assert_eq!(at(&["spec".into(), "missing".into()]), (2, 1));
+        let list = "a: [1]\nitems:\n- x: 1\n  y: 2\n# note\n- {x: 3}\nkind: List\n";
+        assert_eq!(lines_of_items(list, "items"), [3, 6]);
         assert_eq!(
             path_text(&["spec".into(), "ports".into(), 1.into(), "port".into()]),
             "spec.ports[1].port"

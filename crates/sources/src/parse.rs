@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::Settings;
 use crate::cilium::{CiliumEndpoint, CiliumIdentity, CiliumNode, McsServiceExport};
 use crate::document::{Document, Header, header_of_block_style, split};
-use crate::fault::{Fault, FieldError, Segment, locate, path_text};
+use crate::fault::{Fault, FieldError, Segment, lines_of_items, locate, path_text};
 use crate::kind::Reduce;
 use crate::object::{Object, ObjectKey};
 use crate::vocabulary::{closest, fields_at};
@@ -119,6 +119,7 @@ fn parse_list(
     parsed: &mut Parsed,
 ) -> Result<(), Faults> {
     let mut faults = Vec::new();
+    let lines = lines_of_items(document.text, "items");
     let items = list.get_mut("items").and_then(Value::as_array_mut);
     for (i, item) in items.into_iter().flatten().enumerate() {
         let item = std::mem::take(item);
@@ -131,12 +132,7 @@ fn parse_list(
         };
         let path = ["items".into(), i.into()];
         let mut body = Body::Value(item);
-        // Where the item begins is only worth finding out when it is told.
-        let line = if i == 0 {
-            document.lines_before + first_line(document.text)
-        } else {
-            0
-        };
+        let line = document.lines_before + lines.get(i).copied().unwrap_or(1);
         let outcome = parse_object(&mut body, &header, &path, line, settings, parsed);
         if let Err(refused) = outcome {
             faults.extend(refused.placed(document.text));

@@ -78,6 +78,19 @@ metadata: {name: web-b, namespace: demo, labels: {kubernetes.io/service-name: we
 addressType: IPv4
 endpoints: [{addresses: [10.1.0.21]}]
 ports: [{name: dns, port: 53, protocol: UDP}]
+---
+# What Cilium's operator mirrors of another cluster: its endpoints come through the mesh already.
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: web-west
+  namespace: demo
+  labels:
+    kubernetes.io/service-name: web
+    endpointslice.kubernetes.io/managed-by: endpointslice-mesh-controller.cilium.io
+addressType: IPv4
+endpoints: [{addresses: [10.2.0.21]}]
+ports: [{name: http, port: 8080}]
 "#;
 
 #[tokio::test]

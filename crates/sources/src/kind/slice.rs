@@ -9,9 +9,17 @@ use crate::Settings;
 use crate::fault::FieldError;
 use crate::object::{Kind, Object, ObjectKey};
 
+/// Slices that Cilium's operator makes of other clusters' endpoints (spec §4.3): counting them would count those twice.
+const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+const OF_THE_MESH: &str = "endpointslice-mesh-controller.cilium.io";
+
 impl Reduce for EndpointSlice {
     fn reduce(self, _: &Settings) -> Result<Option<(ObjectKey, Object)>, FieldError> {
         let key = key(Kind::EndpointSlice, &self.metadata)?;
+        let labels = self.metadata.labels.unwrap_or_default();
+        if labels.get(MANAGED_BY).is_some_and(|by| by == OF_THE_MESH) {
+            return Ok(None);
+        }
         let family = match self.address_type.as_str() {
             "IPv4" => SliceFamily::IPv4,
             "IPv6" => SliceFamily::IPv6,
@@ -35,7 +43,7 @@ impl Reduce for EndpointSlice {
         let slice = ServiceSlice {
             namespace: key.namespace.to_string(),
             name: key.name.to_string(),
-            labels: self.metadata.labels.unwrap_or_default(),
+            labels,
             annotations: self.metadata.annotations.unwrap_or_default(),
             family,
             endpoints: endpoints.into_iter().map(read_endpoint).collect(),
