@@ -30,9 +30,12 @@ pub(crate) struct Tables<'a> {
     pub(crate) nodes: &'a BTreeMap<NodeName, Arc<Node>>,
     /// All services of this cluster with their backends.
     pub(crate) services: &'a BTreeMap<ServiceName, Arc<LocalService>>,
-    /// Backends in live remote clusters, by service, as the agent counts them; empty without an agent.
-    pub(crate) remote_backends: &'a BTreeMap<ServiceName, usize>,
+    /// Backends in live remote clusters, as the agent counts them; empty without an agent.
+    pub(crate) remote_backends: &'a RemoteBackends,
 }
+
+/// Backends in live remote clusters, by service and LoadBalancer address.
+pub(crate) type RemoteBackends = BTreeMap<ServiceName, BTreeMap<IpAddr, usize>>;
 
 /// Who wants a prefix advertised.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,7 +144,7 @@ pub(crate) fn plan(tables: Tables<'_>) -> Plan {
         for ip in &service.load_balancer_ips {
             let prefix = IpNet::from(*ip);
             let verdict = if routable(&prefix) {
-                judge(tables, service)
+                judge(tables, service, *ip)
             } else {
                 Verdict::Unroutable
             };
@@ -153,24 +156,25 @@ pub(crate) fn plan(tables: Tables<'_>) -> Plan {
     plan
 }
 
-fn judge(tables: Tables<'_>, service: &LocalService) -> Verdict {
+fn judge(tables: Tables<'_>, service: &LocalService, ip: IpAddr) -> Verdict {
     if let Some(class) = &service.load_balancer_class
         && class != LOAD_BALANCER_CLASS
     {
         return Verdict::ForeignClass(class.clone());
     }
-    let answers = |backend: &&Backend| answers(&service.ports, backend);
-    let cluster = service.backends.iter().filter(answers).count();
-    let node = service
+    let live: Vec<&Backend> = service
         .backends
         .iter()
-        .filter(answers)
-        .filter(|backend| backend.node.as_ref() == Some(tables.node))
-        .count();
-    let remote = match tables.remote_backends.get(&service.name) {
-        Some(count) if service.global => *count,
-        _ => 0,
-    };
+        .filter(|backend| answers(&service.ports, ip, backend))
+        .collect();
+    let cluster = live.len();
+    let here = |backend: &&&Backend| backend.node.as_ref() == Some(tables.node);
+    let node = live.iter().filter(here).count();
+    let counted = tables
+        .remote_backends
+        .get(&service.name)
+        .filter(|_| service.global);
+    let remote = counted.and_then(|by_ip| by_ip.get(&ip)).copied().unwrap_or(0);
     match service.external_traffic_policy {
         TrafficPolicy::Local if node == 0 => Verdict::NoBackendOnNode(cluster),
         // Remote backends never serve a Local policy, so they are not part of its count.
@@ -188,9 +192,16 @@ fn judge(tables: Tables<'_>, service: &LocalService) -> Verdict {
     }
 }
 
-/// A backend answers if it takes new connections on at least one port of the service.
-fn answers(ports: &BTreeMap<PortName, ServicePort>, backend: &Backend) -> bool {
-    backend.state == BackendState::Active && ports.keys().any(|name| backend.ports.contains_key(name))
+/// A backend answers for an address if it is of its family and takes new connections on a port of the service. Those that are
+/// shutting down still serve what reaches them, but the routers shall look elsewhere.
+fn answers(ports: &BTreeMap<PortName, ServicePort>, ip: IpAddr, backend: &Backend) -> bool {
+    let same_port = |(name, port): (&PortName, &ServicePort)| {
+        let target = backend.ports.get(name);
+        target.is_some_and(|target| target.protocol == port.protocol)
+    };
+    backend.state == BackendState::Active
+        && backend.ip.is_ipv6() == ip.is_ipv6()
+        && ports.iter().any(same_port)
 }
 
 /// Loopback, link-local, multicast and unspecified space is never routed, and no node may draw a default route to itself.

@@ -21,8 +21,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) config: PathBuf,
 
-    /// Name of this cluster.
-    #[arg(long, default_value = "default", value_name = "NAME")]
+    /// Name of this cluster, to tell its backends from those of others in the agent's view.
+    #[arg(long, default_value = "local", value_name = "NAME")]
     pub(crate) cluster_name: ClusterName,
 
     /// Id of this cluster, 1 to 511.

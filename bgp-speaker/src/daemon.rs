@@ -7,6 +7,7 @@
 //!   meshctl, Prometheus ------------------ admin ---------/
 //! ```
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -18,9 +19,9 @@ use isthmus_topology::{ClusterId, MaxClusters};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::advertise::RemoteBackends;
 use crate::args::Args;
 use crate::config::{Config, ConfigFile};
-use crate::follow::RemoteBackends;
 use crate::intent::Intent;
 use crate::metrics::SpeakerMetrics;
 use crate::shell::{Events, Shell};
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::pin!(ended);
 
     let source = Source::directory(&args.manifests, settings(&args)?).await?;
-    let remote = remote::follow(args.agent_socket.clone());
+    let remote = remote::follow(args.agent_socket.clone(), args.cluster_name.clone());
     let starting = start_values(&args, &config, source.subscribe(), remote.clone(), &readiness);
     let (intent, router_id) = tokio::select! {
         values = starting => values,
@@ -102,7 +103,7 @@ async fn start_values(
     args: &Args,
     config: &Config,
     mut snapshots: watch::Receiver<Snapshot>,
-    mut remote: watch::Receiver<RemoteBackends>,
+    mut remote: watch::Receiver<Arc<RemoteBackends>>,
     readiness: &watch::Sender<Readiness>,
 ) -> (Intent, Ipv4Addr) {
     if args.agent_socket.is_some() {

@@ -41,11 +41,7 @@ impl Drop for Dial {
 }
 
 async fn connect(remote: SocketAddr, peer: &PeerSocket) -> Result<TcpStream, SocketError> {
-    let other = |source| SocketError::Other {
-        what: "connect to",
-        address: remote,
-        source,
-    };
+    let other = |source| socket::dial_error(remote, source);
     let stream = TcpStream::from_std(socket::dial(remote, peer)?).map_err(other)?;
     stream.writable().await.map_err(other)?;
     match stream.take_error().map_err(other)? {

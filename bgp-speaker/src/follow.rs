@@ -1,22 +1,18 @@
 //! Follows the cluster's tables and the configuration file, and tells the engine's task what they want.
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use isthmus_sources::{Problem, Snapshot};
-use isthmus_topology::{NodeName, ServiceName};
+use isthmus_topology::NodeName;
 use tokio::sync::{mpsc, watch};
 
-use crate::advertise::Tables;
+use crate::advertise::{RemoteBackends, Tables};
 use crate::config::ConfigFile;
 use crate::event::Event;
 use crate::intent::Intent;
 
 /// How often the configuration file is looked at.
 const CONFIG_EVERY: Duration = Duration::from_millis(500);
-
-/// Live backends in other clusters, by service.
-pub(crate) type RemoteBackends = Arc<BTreeMap<ServiceName, usize>>;
 
 /// The wish of a snapshot together with what the agent knows.
 pub(crate) fn intent(node: &NodeName, snapshot: &Snapshot, remote: &RemoteBackends) -> Intent {
@@ -32,7 +28,7 @@ pub(crate) fn intent(node: &NodeName, snapshot: &Snapshot, remote: &RemoteBacken
 pub(crate) async fn tables(
     node: NodeName,
     mut snapshots: watch::Receiver<Snapshot>,
-    mut remote: watch::Receiver<RemoteBackends>,
+    mut remote: watch::Receiver<Arc<RemoteBackends>>,
     events: mpsc::Sender<Event>,
 ) {
     let mut problems: Arc<Vec<Problem>> = Arc::default();

@@ -7,41 +7,52 @@ use crate::advertise::{self, Plan};
 use crate::peers::Peers;
 use crate::view::family_name;
 
-/// An output of the engine that only tells.
-pub(crate) fn output(output: &Output, peers: &Peers) {
-    match output {
-        Output::SessionUp {
-            peer,
-            asn,
-            hold_time,
-            families,
-            ..
-        } => {
-            let families: Vec<&str> = families.iter().copied().map(family_name).collect();
-            let families = families.join(",");
-            tracing::info!(
-                peer = peers.name(*peer),
+/// Tells what the engine tells; what it repeats at every attempt is told once.
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    failures: BTreeMap<PeerId, String>,
+}
+
+impl Log {
+    /// An output of the engine that only tells.
+    pub(crate) fn output(&mut self, output: &Output, peers: &Peers) {
+        match output {
+            Output::SessionUp {
+                peer,
                 asn,
                 hold_time,
                 families,
-                "session is up"
-            );
-        }
-        Output::SessionDown {
-            peer,
-            reason,
-            was_established,
-            stale_kept,
-        } => {
-            let peer = peers.name(*peer);
-            if *was_established {
-                tracing::warn!(peer, %reason, stale_kept, "session is down");
-            } else {
-                tracing::info!(peer, %reason, "session could not be opened");
+                ..
+            } => {
+                self.failures.remove(peer);
+                let families: Vec<&str> = families.iter().copied().map(family_name).collect();
+                let families = families.join(",");
+                tracing::info!(
+                    peer = peers.name(*peer),
+                    asn,
+                    hold_time,
+                    families,
+                    "session is up"
+                );
             }
+            Output::SessionDown {
+                peer,
+                reason,
+                was_established: true,
+                stale_kept,
+            } => tracing::warn!(peer = peers.name(*peer), %reason, stale_kept, "session is down"),
+            Output::SessionDown { peer, reason, .. } => {
+                let told = self.failures.insert(*peer, reason.to_string());
+                let peer = peers.name(*peer);
+                if told.is_some_and(|told| told == reason.to_string()) {
+                    tracing::debug!(peer, %reason, "session could not be opened again");
+                } else {
+                    tracing::info!(peer, %reason, "session could not be opened");
+                }
+            }
+            Output::Notice { peer, notice: told } => notice(peers.name(*peer), told),
+            Output::Connect { .. } | Output::Send { .. } | Output::Close { .. } => {}
         }
-        Output::Notice { peer, notice: told } => notice(peers.name(*peer), told),
-        Output::Connect { .. } | Output::Send { .. } | Output::Close { .. } => {}
     }
 }
 

@@ -187,3 +187,82 @@ fn socket_change(old: &PeerConfig, new: &PeerConfig) -> Option<&'static str> {
     }
     (old.ttl != new.ttl).then_some("ebgpMultihop changed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn config(peers: &str) -> Config {
+        let text = format!("localASN: 65001\npeers:\n{peers}");
+        Config::parse(&text, Path::new("speaker.yaml")).expect("a good file")
+    }
+
+    const TOR: &str = "- {name: tor, peerAddress: 10.0.0.254, peerASN: 65000}\n";
+    const RR: &str = "- {name: rr, peerAddress: 10.9.9.9, peerASN: 65001}\n";
+
+    #[test]
+    fn numbers_survive_changes_and_are_never_given_to_another_peer() {
+        let mut peers = Peers::default();
+        peers.set(&config(&format!("{TOR}{RR}")));
+        let (tor, rr) = (peers.find("tor"), peers.find("10.9.9.9"));
+        peers.set(&config(RR));
+        assert_eq!((peers.find("tor"), peers.find("rr")), (None, rr));
+        peers.set(&config(&format!(
+            "{RR}- {{name: new, peerAddress: 10.0.0.253}}\n{TOR}"
+        )));
+        assert_eq!((peers.find("tor"), peers.find("rr")), (tor, rr));
+        assert!(
+            peers
+                .find("new")
+                .is_some_and(|new| Some(new) != tor && Some(new) != rr)
+        );
+        assert_eq!(peers.name(tor.expect("known")), "tor");
+    }
+
+    #[test]
+    fn only_what_a_socket_is_made_with_needs_a_new_socket() {
+        let mut peers = Peers::default();
+        assert!(
+            peers.set(&config(TOR)).is_empty(),
+            "a new peer has no session yet"
+        );
+        let with = |key: &str| config(&TOR.replacen('}', &format!(", {key}}}"), 1));
+        assert!(peers.set(&with("import: reject")).is_empty());
+        let reasons: Vec<_> = peers.set(&with("password: secret")).into_values().collect();
+        assert_eq!(reasons, ["the TCP-MD5 key changed"]);
+        assert_eq!(peers.keys().len(), 1);
+    }
+
+    /// eBGP stays on its link; iBGP may cross routers.
+    #[test]
+    fn the_ttl_follows_the_kind_of_session() {
+        let mut peers = Peers::default();
+        peers.set(&config(&format!("{TOR}{RR}")));
+        let ttl = |ip: &str| peers.ttl_of(ip.parse().expect("an address"));
+        assert_eq!((ttl("10.0.0.254"), ttl("10.9.9.9")), (Some(1), Some(64)));
+        assert_eq!(ttl("192.0.2.1"), None);
+    }
+
+    /// The address beside that of the session serves the other family; what the configuration says wins.
+    #[test]
+    fn next_hops_of_the_other_family() {
+        let mut peers = Peers::default();
+        peers.set(&config(TOR));
+        let tor = "10.0.0.254".parse().expect("an address");
+        let beside = "fd00::1".parse().expect("an address");
+        assert!(peers.found_next_hop(tor, beside), "news");
+        assert!(!peers.found_next_hop(tor, beside), "no news");
+        let hop = |peers: &Peers, family: Family| {
+            let engine = peers.engine(&Policy::accept());
+            engine.into_values().next().expect("one peer").families[&family].next_hop
+        };
+        assert_eq!(hop(&peers, Family::Ipv6Unicast), Some(beside));
+        assert_eq!(hop(&peers, Family::Ipv4Unicast), None, "the session's own");
+        peers.set(&config(&TOR.replacen('}', ", nextHop: {ipv6: \"fd00::99\"}}", 1)));
+        assert_eq!(
+            hop(&peers, Family::Ipv6Unicast),
+            Some("fd00::99".parse().expect("an address"))
+        );
+    }
+}

@@ -22,10 +22,11 @@ use crate::dial::Dial;
 use crate::event::{Ask, Event};
 use crate::intent::Intent;
 use crate::listen::Listeners;
+use crate::log::{self, Log};
 use crate::metrics::SpeakerMetrics;
 use crate::peers::Peers;
 use crate::view::{self, Scene};
-use crate::{log, next_hop, socket};
+use crate::{next_hop, socket};
 
 /// How many events may wait for the engine.
 pub(crate) const EVENTS: usize = 256;
@@ -73,6 +74,7 @@ pub(crate) struct Shell {
     events: Events,
     metrics: SpeakerMetrics,
     metrics_due: Option<Instant>,
+    log: Log,
     stop: Option<Stop>,
 }
 
@@ -99,6 +101,7 @@ impl Shell {
             events,
             metrics,
             metrics_due: None,
+            log: Log::default(),
             stop: None,
         };
         shell.set_intent(intent);
@@ -185,7 +188,7 @@ impl Shell {
                 Output::Close { conn } => {
                     self.links.remove(&conn);
                 }
-                told => log::output(&told, &self.peers),
+                told => self.log.output(&told, &self.peers),
             }
         }
     }

@@ -49,6 +49,15 @@ pub(crate) enum SocketError {
         "this kernel cannot do TCP-MD5 (CONFIG_TCP_MD5SIG is off), which the password of peer {0} needs: use a kernel with it, or remove the password on both sides"
     )]
     NoMd5(IpAddr),
+    /// Nobody listens there.
+    #[error("{0} refuses connections: does a BGP daemon listen there?")]
+    Refused(SocketAddr),
+    /// No route.
+    #[error("{0} cannot be reached: is the link up, and is there a route to it?")]
+    Unreachable(SocketAddr),
+    /// Nothing answers.
+    #[error("{0} does not answer: is it up, does a filter drop the packets, are the TCP-MD5 keys the same?")]
+    Silent(SocketAddr),
     /// Anything else.
     #[error("cannot {what} {address}: {source}")]
     Other {
@@ -59,6 +68,22 @@ pub(crate) enum SocketError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// Why a connection failed, in words.
+pub(crate) fn dial_error(remote: SocketAddr, source: io::Error) -> SocketError {
+    match source.kind() {
+        io::ErrorKind::ConnectionRefused => SocketError::Refused(remote),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            SocketError::Unreachable(remote)
+        }
+        io::ErrorKind::TimedOut => SocketError::Silent(remote),
+        _ => SocketError::Other {
+            what: "connect to",
+            address: remote,
+            source,
+        },
+    }
 }
 
 /// A socket that listens on `address`; IPv6 sockets take IPv6 only, so that every family has its own.
@@ -94,11 +119,7 @@ pub(crate) fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Socke
 
 /// A socket whose connection to `remote` is under way: it is writable when the connection is up or has failed.
 pub(crate) fn dial(remote: SocketAddr, peer: &PeerSocket) -> Result<std::net::TcpStream, SocketError> {
-    let other = |source| SocketError::Other {
-        what: "connect to",
-        address: remote,
-        source,
-    };
+    let other = |source| dial_error(remote, source);
     let socket = new_socket(remote).map_err(other)?;
     if let Some(password) = &peer.password {
         set_md5(socket.as_fd(), remote.ip(), Some(password))?;

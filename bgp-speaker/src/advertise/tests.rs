@@ -89,7 +89,8 @@ fn services(list: &[LocalService]) -> BTreeMap<ServiceName, Arc<LocalService>> {
 
 /// The verdict for 203.0.113.10 on node-1.
 fn verdict(service: LocalService, remote: usize) -> Verdict {
-    let remote_backends = BTreeMap::from([(service.name.clone(), remote)]);
+    let by_ip = service.load_balancer_ips.iter().map(|ip| (*ip, remote)).collect();
+    let remote_backends = BTreeMap::from([(service.name.clone(), by_ip)]);
     let origin = Origin::Service(service.name.clone());
     let tables = Tables {
         node: &name("node-1"),
@@ -167,6 +168,33 @@ fn a_backend_without_a_port_of_the_service_cannot_answer() {
         verdict(web(TrafficPolicy::Cluster, vec![other]), 0),
         Verdict::NoBackend
     );
+}
+
+/// An IPv6 address is not served by IPv4 pods: one route of two.
+#[test]
+fn each_family_needs_backends_of_its_own() {
+    let dual = LocalService {
+        load_balancer_ips: ["203.0.113.10", "2001:db8::10"]
+            .map(|ip| ip.parse().expect("an address"))
+            .to_vec(),
+        ..web(
+            TrafficPolicy::Cluster,
+            vec![backend("10.1.1.7", "node-1", ACTIVE)],
+        )
+    };
+    let tables = Tables {
+        node: &name("node-1"),
+        nodes: &BTreeMap::new(),
+        services: &services(&[dual]),
+        remote_backends: &BTreeMap::new(),
+    };
+    let plan = plan(tables);
+    let yes: Vec<String> = plan
+        .iter()
+        .filter(|(_, origins)| advertised(origins))
+        .map(|(prefix, _)| prefix.to_string())
+        .collect();
+    assert_eq!((plan.len(), yes), (2, vec!["203.0.113.10/32".to_owned()]));
 }
 
 #[test]

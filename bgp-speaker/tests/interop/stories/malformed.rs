@@ -1,0 +1,322 @@
+//! A peer that sends nonsense: what the nonsense costs, and that it costs no more (RFC 7606).
+//!
+//! ```text
+//!   tor (script)  --- 198.51.100.0/24 good --->  node: route
+//!                 --- the same, malformed ---->  node: route withdrawn or an attribute less, counted, session up
+//!                 --- framing broken --------->  node: NOTIFICATION, session closed
+//! ```
+use std::time::{Duration, Instant};
+
+use isthmus_testkit::{Need, needs, wait_until};
+
+use super::scripted::{KEEPALIVE, OPEN, Opening, Script, UPDATE, message, stage, update};
+use crate::support::{PATIENCE, Speaker, beside_others};
+
+const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
+const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe8];
+const NEXT_HOP: &[u8] = &[0x40, 3, 4, 10, 0, 0, 254];
+/// 198.51.100.0/24.
+const NLRI: &[u8] = &[24, 198, 51, 100];
+const PREFIX: &str = "198.51.100.0/24";
+
+fn root(story: &str) -> bool {
+    let ip = Need::Program {
+        name: "ip",
+        package: "iproute2",
+    };
+    needs(story, &[Need::Root, ip])
+}
+
+fn good() -> Vec<u8> {
+    update(&[ORIGIN, AS_PATH, NEXT_HOP].concat(), NLRI)
+}
+
+fn has_route(speaker: &Speaker) -> bool {
+    speaker.prefixes("in").contains(PREFIX)
+}
+
+/// What a malformed attribute costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cost {
+    /// The routes of the UPDATE.
+    Routes,
+    /// The attribute.
+    Attribute,
+}
+
+#[test]
+fn a_malformed_attribute_costs_its_routes_not_the_session() {
+    if !root("a_malformed_attribute_costs_its_routes_not_the_session") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    let mut script = Script::establish(&link, Opening::default());
+    for (what, attributes, cost) in malformed() {
+        script.send(&good());
+        wait_until(PATIENCE, "the good route is there", || has_route(&speaker))
+            .unwrap_or_else(|timeout| panic!("{what}: {timeout}"));
+        let before = speaker.peer().expect("a peer").counters;
+        script.send(&update(&attributes.concat(), NLRI));
+        let counted = || {
+            let now = speaker.peer().expect("a peer").counters;
+            match cost {
+                Cost::Routes => now.treated_as_withdraw > before.treated_as_withdraw,
+                Cost::Attribute => now.attributes_discarded > before.attributes_discarded,
+            }
+        };
+        wait_until(PATIENCE, "it is counted", counted).unwrap_or_else(|timeout| panic!("{what}: {timeout}"));
+        assert_eq!(has_route(&speaker), cost == Cost::Attribute, "{what}");
+        let peer = speaker.peer().expect("a peer");
+        assert_eq!((peer.established(), peer.counters.flaps), (true, 0), "{what}");
+    }
+}
+
+type Case = (&'static str, Vec<&'static [u8]>, Cost);
+
+fn malformed() -> Vec<Case> {
+    let routes = |what, attributes: &[&'static [u8]]| (what, attributes.to_vec(), Cost::Routes);
+    let attribute = |what, bad: &'static [u8]| (what, vec![ORIGIN, AS_PATH, NEXT_HOP, bad], Cost::Attribute);
+    vec![
+        routes("ORIGIN of 2 bytes", &[&[0x40, 1, 2, 0, 0], AS_PATH, NEXT_HOP]),
+        routes("ORIGIN 5", &[&[0x40, 1, 1, 5], AS_PATH, NEXT_HOP]),
+        routes("ORIGIN optional", &[&[0xc0, 1, 1, 0], AS_PATH, NEXT_HOP]),
+        routes("ORIGIN missing", &[AS_PATH, NEXT_HOP]),
+        routes("AS_PATH missing", &[ORIGIN, NEXT_HOP]),
+        routes("NEXT_HOP missing", &[ORIGIN, AS_PATH]),
+        routes(
+            "AS_PATH segment type 9",
+            &[ORIGIN, &[0x40, 2, 6, 9, 1, 0, 0, 0xfd, 0xe8], NEXT_HOP],
+        ),
+        routes("AS_PATH segment of 0", &[ORIGIN, &[0x40, 2, 2, 2, 0], NEXT_HOP]),
+        routes(
+            "AS_PATH overrun",
+            &[ORIGIN, &[0x40, 2, 6, 2, 2, 0, 0, 0xfd, 0xe8], NEXT_HOP],
+        ),
+        routes(
+            "AS_PATH with a trailing byte",
+            &[ORIGIN, &[0x40, 2, 7, 2, 1, 0, 0, 0xfd, 0xe8, 0], NEXT_HOP],
+        ),
+        routes("NEXT_HOP of 3 bytes", &[ORIGIN, AS_PATH, &[0x40, 3, 3, 10, 0, 0]]),
+        routes("NEXT_HOP 0.0.0.0", &[ORIGIN, AS_PATH, &[0x40, 3, 4, 0, 0, 0, 0]]),
+        routes(
+            "MED of 3 bytes",
+            &[ORIGIN, AS_PATH, NEXT_HOP, &[0x80, 4, 3, 0, 0, 1]],
+        ),
+        routes(
+            "COMMUNITIES of 5 bytes",
+            &[ORIGIN, AS_PATH, NEXT_HOP, &[0xc0, 8, 5, 0, 0, 0, 0, 1]],
+        ),
+        routes(
+            "COMMUNITIES of 0 bytes",
+            &[ORIGIN, AS_PATH, NEXT_HOP, &[0xc0, 8, 0]],
+        ),
+        routes(
+            "last attribute overruns",
+            &[ORIGIN, AS_PATH, NEXT_HOP, &[0x80, 4, 200, 0]],
+        ),
+        attribute("ATOMIC_AGGREGATE of 1 byte", &[0x40, 6, 1, 0]),
+        attribute("AGGREGATOR of 5 bytes", &[0xc0, 7, 5, 0, 0, 0, 1, 10]),
+        attribute("LOCAL_PREF from outside, 3 bytes", &[0x40, 5, 3, 0, 0, 1]),
+    ]
+}
+
+/// What cannot even be cut into messages or prefixes ends the session, with the code that names it.
+#[test]
+fn broken_framing_ends_the_session_with_its_notification() {
+    if !root("broken_framing_ends_the_session_with_its_notification") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    drop(Script::establish(&link, Opening::default()));
+    let mut marker = message(KEEPALIVE, &[]);
+    marker[3] = 0;
+    let length = |length: u16| {
+        let mut bytes = message(KEEPALIVE, &[]);
+        bytes[16..18].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let cases = [
+        ("a marker that is not all ones", marker, (1, 1)),
+        ("length 18", length(18), (1, 2)),
+        ("length 5000", length(5000), (1, 2)),
+        ("a KEEPALIVE with a body", message(KEEPALIVE, &[0]), (1, 2)),
+        ("type 9", message(9, &[]), (1, 3)),
+        (
+            "attributes beyond the message",
+            message(UPDATE, &[0, 0, 0xff, 0xff]),
+            (3, 1),
+        ),
+        (
+            "a prefix of 33 bits",
+            update(&[ORIGIN, AS_PATH, NEXT_HOP].concat(), &[33, 198, 51, 100, 0, 0]),
+            (3, 10),
+        ),
+        ("a second OPEN", Opening::default().message(), (5, 3)),
+    ];
+    for (what, bytes, notification) in cases {
+        // Also ends the damping of a peer that failed several times in a row.
+        speaker.act("/v1/peers/reset?peer=tor").expect("it can");
+        let mut script = Script::establish(&link, Opening::default());
+        script.send(&bytes);
+        assert_eq!(script.expect_notification(), notification, "{what}");
+        assert!(script.closed_silently(), "{what}: nothing follows");
+        let error = speaker
+            .peer()
+            .expect("a peer")
+            .last_error
+            .expect("a reason is shown");
+        assert!(error.starts_with("sent "), "{what}: {error}");
+    }
+}
+
+/// | OPEN with         | answer                       |
+/// |-------------------|------------------------------|
+/// | another AS        | 2/2 Bad Peer AS              |
+/// | version 3         | 2/1 Unsupported Version      |
+/// | hold time 1       | 2/6 Unacceptable Hold Time   |
+/// | identifier 0      | 2/3 Bad BGP Identifier       |
+#[test]
+fn an_open_that_does_not_fit_is_answered_with_its_reason() {
+    if !root("an_open_that_does_not_fit_is_answered_with_its_reason") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    let usual = Opening::default();
+    let cases = [
+        (Opening { asn: 64999, ..usual }, (2, 2), "Bad Peer AS"),
+        (Opening { version: 3, ..usual }, (2, 1), "Unsupported Version"),
+        (
+            Opening {
+                hold_time: 1,
+                ..usual
+            },
+            (2, 6),
+            "Unacceptable Hold Time",
+        ),
+        (
+            Opening {
+                identifier: [0; 4],
+                ..usual
+            },
+            (2, 3),
+            "Bad BGP Identifier",
+        ),
+    ];
+    for (opening, notification, words) in cases {
+        let mut script = Script::connect(&link);
+        script.send(&opening.message());
+        script.expect(OPEN);
+        assert_eq!(script.expect_notification(), notification, "{words}");
+        let told = || {
+            let error = speaker.peer().and_then(|peer| peer.last_error);
+            error.is_some_and(|error| error.contains(words))
+        };
+        wait_until(PATIENCE, words, told).expect("the status tells it");
+        assert!(script.closed_silently());
+    }
+}
+
+/// The network may cut messages anywhere, and put many into one segment.
+#[test]
+fn bytes_may_come_one_by_one_or_all_at_once() {
+    if !root("bytes_may_come_one_by_one_or_all_at_once") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    let mut script = Script::establish(&link, Opening::default());
+    for byte in good() {
+        script.send(&[byte]);
+    }
+    wait_until(PATIENCE, "the route is there", || has_route(&speaker)).expect("a route");
+
+    let many: Vec<u8> = (0..10_000_u16)
+        .flat_map(|i| {
+            let [high, low] = i.to_be_bytes();
+            update(&[ORIGIN, AS_PATH, NEXT_HOP].concat(), &[32, 198, 18, high, low])
+        })
+        .collect();
+    script.send(&many);
+    let received = || speaker.peer().expect("a peer").families[0].received;
+    wait_until(PATIENCE, "10,000 routes more are there", || received() == 10_001).expect("routes");
+}
+
+/// A peer of before 2007, without 4-byte AS numbers.
+#[test]
+fn a_peer_with_two_byte_as_numbers() {
+    if !root("a_peer_with_two_byte_as_numbers") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    let mut script = Script::establish(
+        &link,
+        Opening {
+            four_byte_as: false,
+            ..Opening::default()
+        },
+    );
+    let path: &[u8] = &[0x40, 2, 4, 2, 1, 0xfd, 0xe8];
+    script.send(&update(&[ORIGIN, path, NEXT_HOP].concat(), NLRI));
+    wait_until(PATIENCE, "the route is there", || has_route(&speaker)).expect("a route");
+    let ours = script.expect(UPDATE);
+    let two_bytes: &[u8] = &[0x40, 2, 4, 2, 1, 0xfd, 0xe9];
+    assert!(
+        ours.windows(two_bytes.len()).any(|window| window == two_bytes),
+        "AS_PATH 65001 in 2 bytes: {ours:x?}"
+    );
+}
+
+/// A peer that opens a session with hold time 3 and then falls silent is given up after 3 s, not before.
+#[test]
+fn a_silent_peer_is_given_up_after_the_hold_time() {
+    if !root("a_silent_peer_is_given_up_after_the_hold_time") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, _speaker) = stage();
+    let mut script = Script::establish(
+        &link,
+        Opening {
+            hold_time: 3,
+            ..Opening::default()
+        },
+    );
+    let begun = Instant::now();
+    assert_eq!(script.expect_notification(), (4, 0));
+    let waited = begun.elapsed();
+    assert!(waited >= Duration::from_millis(2500), "too early: {waited:?}");
+    assert!(waited <= Duration::from_secs(10), "too late: {waited:?}");
+}
+
+/// ```text
+///   tor: 10.0.0.254 is configured, 10.0.0.253 is not        => the second is closed without a word, counted, and harms nobody
+/// ```
+#[test]
+fn a_stranger_is_turned_away() {
+    if !root("a_stranger_is_turned_away") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, speaker) = stage();
+    let script = Script::establish(&link, Opening::default());
+    link.tor.ip(&["addr", "add", "10.0.0.253/24", "dev", "eth0"]);
+    link.tor.ip(&[
+        "route",
+        "replace",
+        "10.0.0.1/32",
+        "dev",
+        "eth0",
+        "src",
+        "10.0.0.253",
+    ]);
+    let mut stranger = Script::connect(&link);
+    assert!(stranger.closed_silently());
+    let counted = "isthmus_bgp_refused_connections_total 1";
+    assert!(speaker.text("/metrics").expect("metrics").contains(counted));
+    assert!(speaker.established(), "the session stays");
+    drop(script);
+}
