@@ -309,8 +309,8 @@ fn options() -> serde_saphyr::Options {
             max_total_scalar_bytes: usize::MAX,
             max_documents: usize::MAX,
         },
-        // `y` and `on` are text, as in YAML 1.2.
-        strict_booleans: true,
+        // `defaultMode: 0644` is octal, as for kubectl.
+        legacy_octal_numbers: true,
         with_snippet: false,
         emit_comments: false,
     }

@@ -34,7 +34,7 @@ items:
   status: {phase: Running, podIPs: [{ip: 10.1.0.21}, {ip: "fd00:1::21"}], hostIP: 192.0.2.1}
 - apiVersion: v1
   kind: Pod
-  metadata: {name: web-2, namespace: demo, labels: {app: web, pod-template-hash: y, app.kubernetes.io/name: w}}
+  metadata: {name: web-2, namespace: demo, labels: {app: web, pod-template-hash: z, app.kubernetes.io/name: w}}
   spec: {nodeName: east-1, serviceAccountName: sa}
   status: {podIP: 10.1.0.22}
 - apiVersion: v1
@@ -243,4 +243,64 @@ async fn lists_as_a_real_api_server_serves_them() {
         snapshot.service_exports.values().next().expect("one").created,
         "2026-11-20T12:19:42Z"
     );
+}
+
+/// What people write in pods and nodes beyond what the mesh needs of them is known and accepted, alone and in a List.
+#[tokio::test]
+async fn manifests_with_everything_in_them() {
+    let rich = r#"apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  namespace: demo
+  creationTimestamp: "2026-01-02T03:04:05Z"
+  annotations: {prometheus.io/port: "9090"}
+  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: u, controller: true}]
+spec:
+  terminationGracePeriodSeconds: 30
+  containers:
+  - name: c
+    image: nginx
+    command: [sh, -c, "sleep 1"]
+    env: [{name: A, value: "1"}, {name: B, valueFrom: {fieldRef: {fieldPath: status.podIP}}}]
+    resources: {limits: {cpu: 2, memory: 1Gi}, requests: {cpu: 100m, memory: "128974848"}}
+    livenessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 5}
+    readinessProbe: {tcpSocket: {port: http}}
+    ports: [{containerPort: 8080, name: http, hostPort: 80}]
+    volumeMounts: [{name: data, mountPath: /data, readOnly: yes}]
+    securityContext: {runAsUser: 1000, capabilities: {drop: [ALL]}}
+  volumes:
+  - {name: data, emptyDir: {sizeLimit: 1Gi}}
+  - name: projected
+    projected: {sources: [{serviceAccountToken: {path: token}}], defaultMode: 0644}
+  tolerations: [{operator: Exists}]
+  affinity: {podAntiAffinity: {requiredDuringSchedulingIgnoredDuringExecution: [{topologyKey: kubernetes.io/hostname}]}}
+  nodeName: east-1
+status:
+  phase: Running
+  conditions: [{type: Ready, status: "True", lastTransitionTime: "2026-01-02T03:04:05Z", lastProbeTime: null}]
+  podIP: 10.1.0.5
+  hostIPs: [{ip: 192.0.2.1}]
+  containerStatuses:
+  - {name: c, ready: true, restartCount: 0, image: nginx, imageID: x, state: {running: {startedAt: "2026-01-02T03:04:05Z"}}}
+"#;
+    let node = r#"apiVersion: v1
+kind: Node
+metadata: {name: east-1}
+spec: {podCIDR: 10.1.0.0/24, taints: [{key: a, effect: NoSchedule}], providerID: kind://x, unschedulable: false}
+status:
+  addresses: [{address: 192.0.2.1, type: InternalIP}]
+  allocatable: {cpu: 4, memory: 8Gi, pods: 110}
+  capacity: {cpu: "4", memory: 8Gi, pods: "110"}
+  nodeInfo: {architecture: amd64, kernelVersion: "6.1", osImage: d, systemUUID: u, machineID: m, bootID: b,
+    containerRuntimeVersion: c, kubeletVersion: v, kubeProxyVersion: "", operatingSystem: linux}
+  images: [{names: [a], sizeBytes: 1}]
+"#;
+    let indented: String = rich.lines().map(|line| format!("  {line}\n")).collect();
+    let list = format!("apiVersion: v1\nkind: List\nitems:\n-{}", &indented[1..])
+        .replace("name: web\n", "name: web2\n");
+    let list = list.replace("10.1.0.5", "10.1.0.6");
+    let rig = Rig::with(&[("pod.yaml", rich), ("node.yaml", node), ("list.yaml", &list)]).await;
+    assert_eq!(rig.problems(), Vec::<String>::new());
+    assert_eq!(rig.source.snapshot().ips.len(), 2);
 }
