@@ -14,6 +14,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Identity, Uri};
 
 use crate::Timing;
 use crate::cluster_file::{ClusterFile, Endpoint};
+use crate::cure::with_cure;
 
 /// HTTP/2 windows: a page of a list or a burst of events fits in without waiting for the window.
 const WINDOW: u32 = 4 << 20;
@@ -137,7 +138,7 @@ async fn resolve(endpoint: &Endpoint) -> io::Result<Vec<SocketAddr>> {
     found.map(Iterator::collect).map_err(unknown)
 }
 
-/// An error with all its causes: a transport error alone says nothing.
+/// An error with all its causes and what to do: a transport error alone says nothing.
 pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -152,5 +153,5 @@ pub(crate) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
         }
         source = cause.source();
     }
-    text
+    with_cure(text)
 }

@@ -30,6 +30,7 @@
 mod backoff;
 mod cluster_file;
 mod clusters;
+mod cure;
 mod dial;
 mod directory;
 mod feed;

@@ -163,14 +163,14 @@ async fn watch(
     let mut watcher = client.0.watch_client().max_decoding_message_size(MAX_MESSAGE);
     let stream = watcher.watch(first.key.clone(), Some(options(first))).await;
     let (mut sender, mut messages): (WatchRequestSender, WatchResponseStream) =
-        stream.map_err(|e| causes(&e))?.split();
+        stream.map_err(|e| reason(&e))?.split();
     loop {
         tokio::select! {
             create = creates.recv() => match create {
-                Some(create) => sender.watch(create.key.clone(), Some(options(create))).await.map_err(|e| causes(&e))?,
+                Some(create) => sender.watch(create.key.clone(), Some(options(create))).await.map_err(|e| reason(&e))?,
                 None => return Ok(()),
             },
-            message = messages.message() => match message.map_err(|e| causes(&e))? {
+            message = messages.message() => match message.map_err(|e| reason(&e))? {
                 Some(message) => drop(replies.send(Input::Watched(reply(message))).await),
                 None => return Ok(()),
             },
@@ -206,14 +206,21 @@ fn reply(message: WatchResponse) -> WatchReply {
     }
 }
 
+/// Why a request failed, in the words of whoever knows: the transport beneath it, or the server.
+fn reason(error: &etcd_client::Error) -> String {
+    let etcd_client::Error::GRpcStatus(status) = error else {
+        return causes(error);
+    };
+    match std::error::Error::source(status) {
+        Some(source) => causes(source),
+        None => status.message().to_owned(),
+    }
+}
+
 /// What a failed request says about the connection.
 fn failure(error: &etcd_client::Error) -> Failure {
     let etcd_client::Error::GRpcStatus(status) = error else {
-        return Failure::Lost(causes(error));
-    };
-    let text = || match std::error::Error::source(status) {
-        Some(_) => causes(status),
-        None => status.message().to_owned(),
+        return Failure::Lost(reason(error));
     };
     match status.code() {
         Code::OutOfRange if status.message().contains("compacted") => Failure::Compacted,
@@ -224,7 +231,7 @@ fn failure(error: &etcd_client::Error) -> Failure {
         | Code::ResourceExhausted
         | Code::NotFound
         | Code::Unimplemented
-        | Code::OutOfRange => Failure::Refused(text()),
-        _ => Failure::Lost(text()),
+        | Code::OutOfRange => Failure::Refused(reason(error)),
+        _ => Failure::Lost(reason(error)),
     }
 }

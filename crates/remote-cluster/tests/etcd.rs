@@ -536,3 +536,91 @@ async fn a_wrong_certificate_is_named() -> Outcome {
     drop(wire);
     Ok(())
 }
+
+/// | what is wrong                             | the status names          |
+/// |-------------------------------------------|---------------------------|
+/// | nobody listens                            | the address               |
+/// | the name has no address                   | the name and the alias    |
+/// | what listens is no TLS server             | the handshake             |
+/// | the server's authority is another one     | the certificate's issuer  |
+/// | the client's authority is another one     | what the server objects to |
+/// | the client's certificate has expired      | the file and the time     |
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_connection_fails_is_told() -> Outcome {
+    if !possible("why_a_connection_fails_is_told") {
+        return Ok(());
+    }
+    let node = Node::new()?;
+    let etcd = Etcd::start(&node.certificates, isthmus_testkit::free_tcp_port()?).await?;
+    etcd.load("clustera").await?;
+    let mut follower = node.start();
+    node.configure("clustera", isthmus_testkit::free_tcp_port()?)?;
+    let path = node.options.directory.join("clustera");
+    let dead = std::fs::read_to_string(&path)?;
+    let unnamed = dead
+        .replace("hostname: clustera", "hostname: other")
+        .replace("clustera.mesh", "nowhere.invalid");
+    node.configure("clustera", etcd.port)?;
+    let good = std::fs::read_to_string(&path)?;
+    let plain = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let port = plain.local_addr()?.port();
+    tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt as _;
+        while let Ok((mut stream, _)) = plain.accept().await {
+            drop(stream.write_all(b"220 mail.example ESMTP\r\n").await);
+        }
+    });
+    let others = rig::Certificates::make(&node.certificates.dir.join("others"))?;
+    let file = |name: &str| node.certificates.dir.join(name).display().to_string();
+    let other = |name: &str| others.dir.join(name).display().to_string();
+    let foreign_client = good
+        .replace(&file("remote.crt"), &other("remote.crt"))
+        .replace(&file("remote.key"), &other("remote.key"));
+    let table = [
+        ("nobody listens", dead, "nothing listens there"),
+        ("no address", unnamed, "cilium-host-aliases"),
+        (
+            "no TLS",
+            good.replace(&format!(":{}", etcd.port), &format!(":{port}")),
+            "does not speak TLS",
+        ),
+        (
+            "foreign server",
+            good.replace(&file("ca.crt"), &other("ca.crt")),
+            "authority of the same name",
+        ),
+        ("foreign client", foreign_client, "our client certificate"),
+        ("expired", expired(&node, &good)?, "expired"),
+    ];
+    for (what, text, reason) in table {
+        node.write("clustera", &text)?;
+        let state = follower
+            .cluster("clustera", what, |c| {
+                c.status.num_failures > 0 && c.status.last_failure_reason.contains(reason)
+            })
+            .await?;
+        println!("{what}: {}", state.status.last_failure_reason);
+    }
+    node.write("clustera", &good)?;
+    follower.ready("clustera").await?;
+    Ok(())
+}
+
+/// The good configuration with a client certificate that ended yesterday.
+fn expired(node: &Node, good: &str) -> Result<String, Box<dyn std::error::Error>> {
+    use isthmus_trust::{Authority, ClientName, LeafRequest, PairFiles, Validity};
+    let dir = &node.certificates.dir;
+    let now = jiff::Timestamp::now();
+    let ago = |days: i64| now.checked_sub(jiff::SignedDuration::from_hours(24 * days));
+    let validity = Validity {
+        from: ago(30)?,
+        until: ago(2)?,
+    };
+    let (ca, _) = Authority::ensure("test CA", &dir.join("ca.crt"), &dir.join("ca.key"), now)?;
+    let pair = PairFiles::new(dir.join("old.crt"), dir.join("old.key"));
+    ca.issue(&LeafRequest::client(&ClientName::Remote, validity))?
+        .save(&pair)?;
+    Ok(good
+        .replace("remote.crt", "old.crt")
+        .replace("remote.key", "old.key"))
+}
