@@ -1,1 +1,0 @@
-//! Tables with one writer, and the loop that makes the observed equal the desired.
