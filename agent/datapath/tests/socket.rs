@@ -308,7 +308,10 @@ fn agent_process() {
     let mut datapath = Datapath::open(config).expect("open");
     assert_eq!(datapath.sync(&desired()).expect("sync").written, 0);
     println!("AGENT READY");
-    std::thread::sleep(Duration::from_secs(60));
+    // Until the test kills it.
+    loop {
+        std::thread::park();
+    }
 }
 
 fn config_of(pin_dir: &str, cgroup: &str) -> Config {
