@@ -143,6 +143,9 @@ fn own_routes() {
     // The bits behind the length of the prefix are of no account.
     sim.set_routes(B, [("10.1.2.3/16".parse().unwrap(), route)].into());
     sim.run_for(SECOND);
+    // X would drop a LOCAL_PREF unread, so what counts is what was sent to it.
+    let sent = sim.speaker(B).routes_out(peer_id(X), V4).remove(0);
+    assert_eq!(sent.attributes.view().local_pref(), None);
     let (x, i) = (
         sim.speaker(X).routes(V4, true).remove(0),
         sim.speaker(I).routes(V4, true).remove(0),
@@ -235,7 +238,8 @@ fn what_comes_and_goes_leaves_nothing_behind() {
     let mut sim = star();
     for round in 0..3 {
         for node in [S, B, X, I] {
-            sim.originate(node, &[&format!("10.{node}.0.0/16"), "192.168.0.0/16"]);
+            let own = [format!("10.{node}.0.0/16"), format!("172.16.{node}.0/24")];
+            sim.originate(node, &[&own[0], &own[1], "192.168.0.0/16"]);
         }
         sim.run_for(SECOND);
         let now = sim.now;

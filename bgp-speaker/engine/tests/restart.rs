@@ -324,3 +324,16 @@ fn a_late_peer_learns_that_we_forwarded() {
     sim.run_for(SECOND);
     assert_eq!(updates_at_c(&sim), before, "C heard nothing of it");
 }
+
+/// Two speakers restart at once. Each would wait for the other; the R bits tell them not to (RFC 4724 §4.1).
+#[test]
+fn two_that_restart_at_once_do_not_wait_for_each_other() {
+    let mut sim = line(true);
+    sim.nodes[B].peers.remove(&peer_id(C));
+    sim.crash(A, true);
+    sim.crash(B, true);
+    for node in [A, B] {
+        sim.start(node, Some(Restarting::default()));
+    }
+    sim.run_until(2 * SECOND, "routes at B", |sim| sim.table(B) == FRESH);
+}

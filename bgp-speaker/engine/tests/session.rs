@@ -468,3 +468,19 @@ fn a_peer_that_stops_reading_is_dropped() {
             .contains("Send Hold Timer Expired")
     );
 }
+
+/// Failures of long ago do not slow the next attempt down: a session that was stable wipes the slate clean.
+#[test]
+fn a_stable_session_wipes_the_slate_clean() {
+    let mut sim = Sim::new();
+    let (a, b) = (sim.node(65001), sim.node(65002));
+    sim.join(a, b, |node, config| config.passive = node == b);
+    sim.crash(b, true);
+    sim.run_for(300 * SECOND);
+    sim.start(b, None);
+    sim.run_until(40 * SECOND, "session", |sim| sim.is_up(0, 1));
+    sim.run_for(60 * SECOND);
+    sim.crash(b, true);
+    sim.start(b, None);
+    sim.run_until(SECOND, "session", |sim| sim.is_up(0, 1));
+}
