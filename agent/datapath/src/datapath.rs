@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use isthmus_bpf_abi::{ABI_VERSION, CONFIG_PASS_WITHOUT_BACKEND, ConfigValue, Reason, SCHEMA_HASH};
 
 use crate::alive::AliveBits;
+use crate::clsact;
 use crate::config::{Config, WithoutBackend};
 use crate::desired::{Desired, Frontend, IpCacheRow, ServiceRow};
 use crate::device::Device;
@@ -65,6 +66,7 @@ pub struct Datapath {
     observed: Observed,
     attached: Vec<Attached>,
     adopted: bool,
+    tcx: bool,
     stale: bool,
     counters: Counters,
 }
@@ -75,6 +77,21 @@ impl Datapath {
     /// Adopted maps keep their content and adopted links stay where they are; only if this build has other programs are
     /// those replaced, in place. Pinned maps of another type, layout or size are refused and left alone.
     pub fn open(config: Config) -> Result<Self, Error> {
+        let tcx = hooks::has_tcx();
+        if !tcx {
+            tracing::warn!(
+                "no tcx (Linux 6.6): clsact filters instead, and whoever adds one before ours sees packets first"
+            );
+        }
+        Self::open_by(config, tcx)
+    }
+
+    /// As [`open`](Self::open), but on devices by clsact filters even where the kernel has tcx.
+    pub fn open_with_clsact(config: Config) -> Result<Self, Error> {
+        Self::open_by(config, false)
+    }
+
+    fn open_by(config: Config, tcx: bool) -> Result<Self, Error> {
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot);
         }
@@ -107,6 +124,7 @@ impl Datapath {
             observed,
             attached: Vec::new(),
             adopted: false,
+            tcx,
             stale: false,
             counters: Counters::default(),
         };
@@ -189,10 +207,14 @@ impl Datapath {
     }
 
     fn attach_device(&self, device: &Device, hooks: [Hook; 2]) -> Result<Vec<Attached>, Error> {
-        hooks
-            .iter()
-            .map(|hook| hooks::attach_device(&self.pins, *hook, device, |hook| self.program(hook)))
-            .collect()
+        let attach = |hook: &Hook| {
+            if self.tcx {
+                hooks::attach_device(&self.pins, *hook, device, |hook| self.program(hook))
+            } else {
+                clsact::attach(&self.pins, *hook, device)
+            }
+        };
+        hooks.iter().map(attach).collect()
     }
 
     /// Detaches from where the configuration no longer wants us. A tunnel device that is not named (yet) stays as it is.

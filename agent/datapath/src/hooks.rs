@@ -7,6 +7,7 @@ use std::path::Path;
 
 use aya_obj::generated::bpf_attach_type as At;
 
+use crate::clsact;
 use crate::device::Device;
 use crate::error::Error;
 use crate::pins::Pins;
@@ -23,6 +24,13 @@ const fn hook(program: &'static str, attach_type: At) -> Hook {
     Hook {
         program,
         attach_type: attach_type as u32,
+    }
+}
+
+impl Hook {
+    /// For packets that come in.
+    pub(crate) fn is_ingress(self) -> bool {
+        self.attach_type == At::BPF_TCX_INGRESS as u32
     }
 }
 
@@ -72,7 +80,7 @@ pub struct Attached {
 }
 
 /// What a pinned link is attached to, from the name of its pin: `program` or `program-ifindex`.
-fn parse(name: &str) -> Option<(Hook, Option<u32>)> {
+pub(crate) fn parse(name: &str) -> Option<(Hook, Option<u32>)> {
     let (program, ifindex) = match name.split_once('-') {
         Some((program, ifindex)) => (program, Some(ifindex.parse().ok()?)),
         None => (name, None),
@@ -209,12 +217,18 @@ pub(crate) fn repin(fd: impl AsFd, path: &Path) -> Result<(), Error> {
 pub(crate) fn prune(pins: &Pins, wanted: impl Fn(&str, Option<u32>) -> bool) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
     for name in pins.link_names() {
-        let Some((hook, ifindex)) = parse(&name) else {
+        let path = pins.links().join(&name);
+        let filter = clsact::place(&name);
+        let Some((hook, ifindex)) = parse(filter.unwrap_or(&name)) else {
             continue;
         };
-        let path = pins.links().join(&name);
-        let dead = ifindex.is_some() && holds(&path, |info| info.target as u32 == 0)?;
+        let dead = match (filter, ifindex) {
+            (Some(_), Some(index)) => Device::name_of(index).is_none(),
+            (None, Some(_)) => holds(&path, |info| info.target as u32 == 0)?,
+            _ => false,
+        };
         if dead || !wanted(hook.program, ifindex) {
+            clsact::detach_marked(&path);
             remove(&path)?;
             removed.push(name);
         }
@@ -225,6 +239,15 @@ pub(crate) fn prune(pins: &Pins, wanted: impl Fn(&str, Option<u32>) -> bool) -> 
 /// The links that are pinned, for people.
 pub(crate) fn list(pins: &Pins) -> Vec<Attached> {
     let describe = |name: String| {
+        if let Some((hook, Some(index))) = clsact::place(&name).and_then(parse) {
+            let target = Device::name_of(index).unwrap_or_else(|| format!("device {index}"));
+            return Some(Attached {
+                program: hook.program.into(),
+                target,
+                by: "clsact filter",
+                adopted: true,
+            });
+        }
         let (hook, ifindex) = parse(&name)?;
         let info = sys::open_pin(&pins.links().join(&name))
             .and_then(|fd| sys::link_info(fd.as_fd()))
@@ -245,6 +268,12 @@ pub(crate) fn list(pins: &Pins) -> Vec<Attached> {
         })
     };
     pins.link_names().into_iter().filter_map(describe).collect()
+}
+
+/// True if this kernel has tcx (6.6).
+pub(crate) fn has_tcx() -> bool {
+    // Loopback is device 1 in every namespace; without tcx the attach type is unknown.
+    !matches!(sys::query(1, At::BPF_TCX_INGRESS as u32), Err(e) if e.raw_os_error() == Some(libc::EINVAL))
 }
 
 /// Ids of the programs at the hook of a cgroup, ours and others'.

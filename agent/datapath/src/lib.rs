@@ -32,6 +32,7 @@
 
 mod alive;
 mod bytes;
+mod clsact;
 mod config;
 mod datapath;
 mod desired;
@@ -46,6 +47,7 @@ mod pins;
 mod plan;
 #[cfg(test)]
 mod plan_tests;
+mod probe;
 mod slots;
 mod sys;
 
@@ -59,3 +61,4 @@ pub use inspect::{Inspection, ServiceView};
 pub use isthmus_bpf_abi::Reason;
 pub use observed::Observed;
 pub use plan::{Plan, plan, plan_prefix, plan_service};
+pub use probe::{Feature, probe};

@@ -7,6 +7,7 @@ use isthmus_bpf_abi::{ABI_VERSION, SCHEMA_HASH};
 use nix::mount::{MsFlags, mount, umount};
 use nix::sys::statfs::{BPF_FS_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 
+use crate::clsact;
 use crate::error::Error;
 
 /// Names of files and directories of one layout.
@@ -132,6 +133,7 @@ pub(crate) fn remove_all(pin_dir: &Path) -> Result<(), Error> {
         for dir in ["links", "progs", "maps"].map(|dir| layout.join(dir)) {
             for pin in names(&dir) {
                 let pin = dir.join(pin);
+                clsact::detach_marked(&pin);
                 fs::remove_file(&pin).map_err(path_error("remove", &pin))?;
             }
             if dir.is_dir() {

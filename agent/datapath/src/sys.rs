@@ -458,3 +458,40 @@ fn dump_single(map: BorrowedFd<'_>, info: &MapInfo) -> io::Result<(Vec<u8>, Vec<
     }
     Ok((keys, values))
 }
+
+/// Refuses with a bad descriptor where a command is known, with `EINVAL` where it is not.
+fn known<T>(command: libc::c_int, attr: &mut T) -> io::Result<()> {
+    match bpf(command, attr) {
+        Err(e) if e.raw_os_error() == Some(libc::EBADF) => Ok(()),
+        Err(e) => Err(e),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Whether this kernel has BPF links.
+pub(crate) fn has_links() -> io::Result<()> {
+    known(
+        LINK_UPDATE,
+        &mut LinkUpdateAttr {
+            link_fd: u32::MAX,
+            new_prog_fd: u32::MAX,
+            flags: 0,
+            old_prog_fd: 0,
+        },
+    )
+}
+
+/// Whether this kernel has map batches.
+pub(crate) fn has_batches() -> io::Result<()> {
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: 0,
+        values: 0,
+        count: 0,
+        map_fd: u32::MAX,
+        elem_flags: 0,
+        flags: 0,
+    };
+    known(MAP_LOOKUP_BATCH, &mut attr)
+}

@@ -16,7 +16,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use isthmus_datapath::{Config, Datapath, Desired, IpCacheRow, Reason};
+use isthmus_datapath::{Config, Datapath, Desired, IpCacheRow, Reason, programs_at};
 use isthmus_topology::{Protocol, Scope, ServiceAffinity};
 use rig::{Rig, addr, frontend, ip, row, spawn_within, within};
 
@@ -261,12 +261,17 @@ fn desired_node() -> Desired {
 }
 
 /// Opens a data path inside a namespace, as an agent of that node would.
-fn open(rig: &Rig, name: &str, config: Config, desired: Desired) -> Datapath {
+fn open(rig: &Rig, name: &str, config: Config, desired: Desired, tcx: bool) -> Datapath {
     let mut config = config;
     config.pin_dir = rig.pin_dir.with_extension(name);
     config.cgroup = None;
     within(&format!("{}-{name}", rig.name), move || {
-        let mut datapath = Datapath::open(config).expect("open");
+        let open = if tcx {
+            Datapath::open
+        } else {
+            Datapath::open_with_clsact
+        };
+        let mut datapath = open(config).expect("open");
         datapath.sync(&desired).expect("sync");
         datapath
     })
@@ -287,29 +292,124 @@ impl Drop for Removed {
     }
 }
 
+/// Servers, and the data paths of both nodes.
+fn start(rig: &mut Rig, tcx: bool) -> Option<(Net, Datapath, Datapath, Removed)> {
+    if Command::new("nft").arg("-v").output().is_err() {
+        eprintln!("skipped: no nft command (Debian package nftables)");
+        return None;
+    }
+    let net = topology(rig);
+    let removed = Removed(["e", "n"].map(|name| rig.pin_dir.with_extension(name)).to_vec());
+    serve(&net.near, [LOCAL, LOCAL6]);
+    serve(&net.far, [REMOTE, REMOTE6]);
+    let edge = open(rig, "e", config(rig, &["up0"]), desired_edge(), tcx);
+    let node = open(rig, "n", config(rig, &[]), desired_node(), tcx);
+    Some((net, edge, node, removed))
+}
+
+fn config(rig: &Rig, uplinks: &[&str]) -> Config {
+    let uplinks = uplinks.iter().map(|name| (*name).to_owned()).collect();
+    Config {
+        uplinks,
+        overlay: Some("mesh0".into()),
+        ..rig.config()
+    }
+}
+
 #[test]
 fn a_client_outside_reaches_pods_here_and_behind_the_tunnel() {
     let Some(mut rig) = Rig::new("edge") else { return };
-    if Command::new("nft").arg("-v").output().is_err() {
-        eprintln!("skipped: no nft command (Debian package nftables)");
+    let Some((net, edge, node, _removed)) = start(&mut rig, true) else {
         return;
-    }
-    let net = topology(&mut rig);
-    let _removed = Removed(["e", "n"].map(|name| rig.pin_dir.with_extension(name)).to_vec());
-    serve(&net.near, [LOCAL, LOCAL6]);
-    serve(&net.far, [REMOTE, REMOTE6]);
-    let with = |uplinks: &[&str]| Config {
-        uplinks: uplinks.iter().map(|name| (*name).to_owned()).collect(),
-        overlay: Some("mesh0".into()),
-        ..rig.config()
     };
-    let edge = open(&rig, "e", with(&["up0"]), desired_edge());
-    let node = open(&rig, "n", with(&[]), desired_node());
-
     overlay_alone(&net, &edge, &node);
     both_families(&net, &edge);
     flows_stay(&net, &edge);
     failover(&net, &edge);
+    hooks_follow_the_configuration(&rig, edge, &net);
+}
+
+/// The same on kernels without tcx, and over a restart there.
+#[test]
+fn clsact_filters_do_the_same() {
+    let Some(mut rig) = Rig::new("clsact") else { return };
+    let Some((net, edge, node, _removed)) = start(&mut rig, false) else {
+        return;
+    };
+    assert!(
+        edge.attached()
+            .iter()
+            .all(|hook| hook.by == "clsact filter" && !hook.adopted)
+    );
+    overlay_alone(&net, &edge, &node);
+    both_families(&net, &edge);
+    drop(edge);
+    assert_eq!(names(&net.client, VIP).len(), 2, "nobody is there, and it works");
+    let edge = open(&rig, "e", config(&rig, &["up0"]), desired_edge(), false);
+    assert!(
+        edge.attached().iter().all(|hook| hook.adopted),
+        "{:?}",
+        edge.attached()
+    );
+    assert_eq!(edge.counters().ops_written, 0);
+    assert_eq!(names(&net.client, VIP).len(), 2);
+    drop(edge);
+    let edge = open(&rig, "e", config(&rig, &[]), desired_edge(), false);
+    assert_eq!(edge.attached().len(), 2, "the tunnel");
+    let refused = within(&net.client, || {
+        TcpStream::connect_timeout(&VIP.parse().unwrap(), Duration::from_millis(300)).is_err()
+    });
+    assert!(refused, "no longer an uplink");
+}
+
+/// Devices that go, come back, and are no longer wanted; programs that are replaced in place.
+fn hooks_follow_the_configuration(rig: &Rig, edge: Datapath, net: &Net) {
+    let pin_dir = rig.pin_dir.with_extension("e");
+    let hooks = |edge: &Datapath| edge.attached().iter().filter(|hook| hook.adopted).count();
+    drop(edge);
+    let layout = std::fs::read_dir(&pin_dir)
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    let programs = layout
+        .map(|dir| dir.join("progs"))
+        .find(|dir| dir.is_dir())
+        .expect("programs");
+    // One program is missing, so all are loaded anew and put into the links that are there.
+    std::fs::remove_file(programs.join("edge_ingress")).unwrap();
+    let edge = open(rig, "e", config(rig, &["up0"]), desired_edge(), true);
+    assert_eq!((hooks(&edge), edge.counters().ops_written), (4, 0));
+    assert_eq!(names(&net.client, VIP).len(), 2);
+    let (namespace, own) = (net.edge.clone(), config(rig, &["up0"]));
+    let programs = within(&namespace, move || programs_at(&own).expect("query"));
+    assert!(
+        programs
+            .iter()
+            .filter(|(hook, _)| hook.contains(' '))
+            .all(|(_, n)| *n == 1),
+        "{programs:?}"
+    );
+
+    ip(&format!("-n {} link del up0", net.edge));
+    link(&net.client, "eth0", &net.edge, "up0");
+    let (mut edge, again) = within(&namespace, move || {
+        let mut edge = edge;
+        let again = edge.reattach().expect("reattach");
+        (edge, again)
+    });
+    assert_eq!(again, 2, "the uplink is another device now");
+    let inspection = Datapath::inspect(&pin_dir).expect("inspect").expect("pins");
+    assert_eq!(
+        inspection.attached.len(),
+        4,
+        "the pins of the old one are gone: {:?}",
+        inspection.attached
+    );
+    let left = within(&namespace, move || {
+        edge.set_uplinks(&[]).expect("no uplinks");
+        edge.attached().len()
+    });
+    assert_eq!(left, 2, "the tunnel");
 }
 
 /// Pod to pod: the VNI carries the identity of the sender, and what is not in the ipcache is dropped and counted.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use isthmus_datapath::{
-    Backend, Capacity, Datapath, Desired, Error, Frontend, IpCacheRow, Reason, RowError, ServiceRow,
+    Backend, Capacity, Datapath, Desired, Error, Frontend, IpCacheRow, Reason, RowError, ServiceRow, probe,
 };
 use isthmus_topology::{Protocol, Scope, ServiceAffinity, ServicePort};
 use rig::{Rig, frontend, row};
@@ -19,6 +19,26 @@ fn the_verifier_takes_every_program() {
     assert!(!datapath.is_adopted());
     assert_eq!(datapath.attached().len(), 8);
     assert_eq!(datapath.metrics().expect("metrics").len(), Reason::ALL.len());
+}
+
+/// Here everything is there; what is not is named with its cure.
+#[test]
+fn the_probe_names_what_is_missing() {
+    let Some(rig) = Rig::new("probe") else { return };
+    let missing = |config| {
+        let features = probe(&config).into_iter();
+        features
+            .filter(|feature| feature.missing.is_some())
+            .map(|feature| feature.name)
+            .collect::<Vec<_>>()
+    };
+    // VXLAN and tcx are this kernel's business.
+    let mut here = missing(rig.config());
+    here.retain(|name| *name != "vxlan" && *name != "tcx");
+    assert_eq!(here, Vec::<&str>::new());
+    let mut config = rig.config();
+    config.cgroup = Some("/proc".into());
+    assert!(missing(config).contains(&"cgroup2"));
 }
 
 fn large(services: u32) -> Desired {
