@@ -104,8 +104,8 @@ pub struct PodObject {
     pub node: String,
     /// spec.serviceAccountName, `default` if it has none.
     pub service_account: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    /// Its labels, in the order of their keys: a slice, because there may be a hundred thousand of them.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
     /// Its containers' named ports.
     pub named_ports: Vec<NamedPort>,
 }

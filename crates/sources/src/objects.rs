@@ -32,7 +32,7 @@ struct Slot {
 pub struct Objects {
     slots: BTreeMap<Arc<ObjectKey>, Slot>,
     of_file: BTreeMap<Arc<Path>, BTreeSet<Arc<ObjectKey>>>,
-    changed: BTreeSet<Kind>,
+    changed: BTreeSet<Arc<ObjectKey>>,
     /// Keys that are written more than once.
     doubled: BTreeSet<Arc<ObjectKey>>,
 }
@@ -86,18 +86,25 @@ impl Objects {
     }
 
     /// The objects of a kind, by namespace and name.
-    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&ObjectKey, &Placed)> {
+    pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (&Arc<ObjectKey>, &Placed)> {
         let first = ObjectKey::new(kind, "", "");
         let from_first = self
             .slots
             .range(first..)
             .take_while(move |(key, _)| key.kind == kind);
-        from_first.map(|(key, slot)| (&**key, &slot.first))
+        from_first.map(|(key, slot)| (key, &slot.first))
     }
 
     /// One object.
     pub fn find(&self, key: &ObjectKey) -> Option<&Placed> {
         self.slots.get(key).map(|slot| &slot.first)
+    }
+
+    /// One object, with the key that is kept of it.
+    pub(crate) fn find_with_key(&self, key: &ObjectKey) -> Option<(&Arc<ObjectKey>, &Placed)> {
+        self.slots
+            .get_key_value(key)
+            .map(|(key, slot)| (key, &slot.first))
     }
 
     /// How many objects there are.
@@ -110,8 +117,8 @@ impl Objects {
         self.slots.is_empty()
     }
 
-    /// The kinds that changed since the last call.
-    pub fn take_changed(&mut self) -> BTreeSet<Kind> {
+    /// What was added, changed or removed since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<Arc<ObjectKey>> {
         std::mem::take(&mut self.changed)
     }
 
@@ -125,7 +132,7 @@ impl Objects {
 
     fn put(&mut self, key: Arc<ObjectKey>, placed: Placed) {
         let Some(slot) = self.slots.get_mut(&key) else {
-            self.changed.insert(key.kind);
+            self.changed.insert(key.clone());
             self.slots.insert(
                 key,
                 Slot {
@@ -140,7 +147,7 @@ impl Objects {
             Some(mine) if mine.object == placed.object => mine.line = placed.line,
             Some(mine) => {
                 *mine = placed;
-                self.changed.insert(key.kind);
+                self.changed.insert(key);
             }
             None => {
                 slot.waiting.push(placed);
@@ -149,13 +156,13 @@ impl Objects {
         }
     }
 
-    fn remove(&mut self, key: &ObjectKey, file: &Arc<Path>) {
+    fn remove(&mut self, key: &Arc<ObjectKey>, file: &Arc<Path>) {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
         slot.waiting.retain(|p| p.file != *file);
         if slot.first.file == *file {
-            self.changed.insert(key.kind);
+            self.changed.insert(key.clone());
             if slot.waiting.is_empty() {
                 self.slots.remove(key);
             } else {

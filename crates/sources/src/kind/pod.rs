@@ -33,6 +33,7 @@ impl Reduce for Pod {
     fn reduce(self, _: &Settings) -> Reduced {
         let key = key(Kind::Pod, &self.metadata)?;
         let (spec, status) = (self.spec.unwrap_or_default(), self.status.unwrap_or_default());
+        let labels = self.metadata.labels.unwrap_or_default();
         let own = !spec.host_network.unwrap_or_default() && is_running(&status);
         let host_ip = ["status".into(), "hostIP".into()];
         let pod = PodObject {
@@ -41,7 +42,10 @@ impl Reduce for Pod {
             named_ports: container_ports(&spec)?,
             node: spec.node_name.unwrap_or_default(),
             service_account: spec.service_account_name.unwrap_or_else(|| "default".to_owned()),
-            labels: self.metadata.labels.unwrap_or_default(),
+            labels: labels
+                .into_iter()
+                .map(|(key, value)| (key.into(), value.into()))
+                .collect(),
         };
         Ok(Some((key, Object::Pod(Box::new(pod)))))
     }

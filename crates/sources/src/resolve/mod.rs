@@ -14,7 +14,7 @@ use std::sync::Arc;
 use isthmus_topology::{GlobalNamespaces, Identity, IdentityRange, ServiceName};
 use jiff::Timestamp;
 
-use crate::object::{Kind, Object};
+use crate::object::{Kind, Object, ObjectKey};
 use crate::objects::{Objects, Placed};
 use crate::{Settings, Snapshot, Table};
 use allocate::Allocator;
@@ -92,7 +92,8 @@ impl Resolver {
             CiliumEndpoint, CiliumIdentity, CiliumNode, EndpointSlice, Namespace, Node, Pod, Service,
         };
         let changed = self.objects.take_changed();
-        let any = |kinds: &[Kind]| kinds.iter().any(|kind| changed.contains(kind));
+        let kinds: BTreeSet<Kind> = changed.iter().map(|key| key.kind).collect();
+        let any = |wanted: &[Kind]| wanted.iter().any(|kind| kinds.contains(kind));
         if any(&[Namespace]) {
             self.tables.namespaces = self.namespaces();
         }
@@ -141,7 +142,7 @@ impl Resolver {
         self.allocator.take_changed()
     }
 
-    fn resolve_pods(&mut self, changed: &BTreeSet<Kind>) {
+    fn resolve_pods(&mut self, changed: &BTreeSet<Arc<ObjectKey>>) {
         let context = pods::Context {
             settings: &self.settings,
             objects: &self.objects,

@@ -58,35 +58,34 @@ pub(super) struct Context<'a> {
     pub(super) previous_identities: &'a Table<Identity, Labels>,
 }
 
-/// What was made of each pod: pods whose object did not change are not looked at again.
+/// What was made of each pod: pods that did not change are not looked at again.
 #[derive(Debug, Default)]
-pub(super) struct Memo(BTreeMap<ObjectKey, PodRows>);
+pub(super) struct Memo {
+    made: BTreeMap<Arc<ObjectKey>, PodRows>,
+    /// Pods for which there was no identity left: they are looked at every time.
+    without: BTreeSet<Arc<ObjectKey>>,
+}
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct PodRows {
-    object: Arc<Object>,
     rows: Vec<(IpNet, Arc<IpIdentity>)>,
     identity: Identity,
     labels: Arc<Labels>,
 }
 
-/// A pod that was not looked at yet.
-type NewPod<'a> = (&'a ObjectKey, &'a Placed, &'a PodObject);
+/// A pod that is looked at.
+type NewPod<'a> = (&'a Arc<ObjectKey>, &'a Placed, &'a PodObject);
 
 impl Memo {
     pub(super) fn resolve(
         &mut self,
         context: &Context<'_>,
-        changed: &BTreeSet<Kind>,
+        changed: &BTreeSet<Arc<ObjectKey>>,
         allocator: &mut Allocator,
     ) -> Resolved {
-        use Kind::{CiliumIdentity, CiliumNode, Namespace, Node};
-        if [Namespace, Node, CiliumNode, CiliumIdentity]
-            .iter()
-            .any(|kind| changed.contains(kind))
-        {
-            self.0.clear();
-        }
+        let mut identities = cilium_identities(context.objects);
+        let pods = self.pods_to_look_at(context.objects, changed);
+        let exhausted = self.give_identities(context, pods, &identities, allocator);
         let mut table = Addresses {
             previous: context.previous_ips,
             claims: Vec::new(),
@@ -96,10 +95,8 @@ impl Memo {
                 table.add(key, placed, rows);
             }
         }
-        let mut identities = cilium_identities(context.objects);
-        let exhausted = self.give_identities(context, &identities, allocator);
-        for (key, placed) in own_pods(context.objects) {
-            if let Some(made) = self.0.get(key) {
+        for (key, placed) in context.objects.of_kind(Kind::Pod) {
+            if let Some(made) = self.made.get(key) {
                 table.add(key, placed, &made.rows);
                 identities
                     .entry(made.identity)
@@ -115,44 +112,61 @@ impl Memo {
         }
     }
 
-    /// Makes the rows of the pods that changed. New sets of labels get their identities in the order of their text, which is
-    /// the same for every daemon that sees the same pods.
+    /// The pods that changed; all of them if something changed on which every row depends. A pod for which a CiliumEndpoint
+    /// speaks is not looked at.
+    fn pods_to_look_at<'a>(
+        &mut self,
+        objects: &'a Objects,
+        changed: &BTreeSet<Arc<ObjectKey>>,
+    ) -> Vec<(&'a Arc<ObjectKey>, &'a Placed)> {
+        use Kind::{CiliumEndpoint, CiliumIdentity, CiliumNode, Namespace, Node, Pod};
+        let mut pods = Vec::new();
+        if changed
+            .iter()
+            .any(|key| matches!(key.kind, Namespace | Node | CiliumNode | CiliumIdentity))
+        {
+            self.made.clear();
+            self.without.clear();
+            pods.extend(objects.of_kind(Pod));
+        } else {
+            let changed = changed
+                .iter()
+                .filter(|key| matches!(key.kind, CiliumEndpoint | Pod))
+                .cloned();
+            for key in changed
+                .chain(std::mem::take(&mut self.without))
+                .collect::<BTreeSet<_>>()
+            {
+                let key = ObjectKey {
+                    kind: Pod,
+                    ..(*key).clone()
+                };
+                self.made.remove(&key);
+                pods.extend(objects.find_with_key(&key));
+            }
+        }
+        let spoken_for = objects
+            .of_kind(CiliumEndpoint)
+            .map(|(key, _)| (&key.namespace, &key.name));
+        let spoken_for: BTreeSet<_> = spoken_for.collect();
+        pods.retain(|(key, _)| !spoken_for.contains(&(&key.namespace, &key.name)));
+        pods
+    }
+
+    /// Makes the rows of these pods. New sets of labels get their identities in the order of their text, which is the same for
+    /// every daemon that sees the same pods.
     fn give_identities(
         &mut self,
         context: &Context<'_>,
+        pods: Vec<(&Arc<ObjectKey>, &Placed)>,
         cilium: &BTreeMap<Identity, Arc<Labels>>,
         allocator: &mut Allocator,
     ) -> Vec<Conflict> {
-        let mut pending: BTreeMap<String, (Labels, Vec<NewPod<'_>>)> = BTreeMap::new();
-        let mut made = BTreeMap::new();
-        for (key, placed) in own_pods(context.objects) {
-            let Object::Pod(pod) = &*placed.object else {
-                continue;
-            };
-            match self
-                .0
-                .remove_entry(key)
-                .filter(|(_, m)| Arc::ptr_eq(&m.object, &placed.object))
-            {
-                Some((key, known)) => {
-                    made.insert(key, known);
-                }
-                None if pod.ips.is_empty() => {}
-                None => {
-                    let labels = pod_labels(context, &key.namespace, pod);
-                    let of_text = pending
-                        .entry(labels.to_string())
-                        .or_insert_with(|| (labels, Vec::new()));
-                    of_text.1.push((key, placed, pod));
-                }
-            }
-        }
         let by_text: BTreeMap<String, Identity> = cilium.iter().map(|(id, l)| (l.to_string(), *id)).collect();
         let foreign: BTreeSet<Identity> = cilium.keys().copied().collect();
-        let mut in_use: BTreeSet<Identity> = made.values().map(|m: &PodRows| m.identity).collect();
-        in_use.extend(context.previous_identities.keys());
+        let mut in_use: BTreeSet<Identity> = context.previous_identities.keys().copied().collect();
         let mut conflicts = Vec::new();
-        for (text, (labels, pods)) in pending {
+        for (text, (labels, pods)) in by_labels(context, pods) {
             let known = by_text.get(&text).copied();
             let given = known.map_or_else(
                 || allocator.identity(&text, &foreign, &|id| in_use.contains(&id)),
@@ -160,17 +174,17 @@ impl Memo {
             );
             let Ok(identity) = given else {
                 conflicts.extend(pods.iter().map(|(key, placed, _)| exhausted(key, placed)));
+                self.without.extend(pods.into_iter().map(|(key, ..)| key.clone()));
                 continue;
             };
             in_use.insert(identity);
             let labels = Arc::new(labels);
-            for (key, placed, pod) in pods {
+            for (key, _, pod) in pods {
                 let rows = rows_of(context, key, pod, identity);
-                let (object, labels) = (placed.object.clone(), labels.clone());
-                made.insert(
+                let labels = labels.clone();
+                self.made.insert(
                     key.clone(),
                     PodRows {
-                        object,
                         rows,
                         identity,
                         labels,
@@ -178,9 +192,29 @@ impl Memo {
                 );
             }
         }
-        self.0 = made;
         conflicts
     }
+}
+
+/// Pods with an address, by the text of the labels that make their identity.
+fn by_labels<'a>(
+    context: &Context<'_>,
+    pods: Vec<(&'a Arc<ObjectKey>, &'a Placed)>,
+) -> BTreeMap<String, (Labels, Vec<NewPod<'a>>)> {
+    let mut sets: BTreeMap<String, (Labels, Vec<NewPod<'_>>)> = BTreeMap::new();
+    for (key, placed) in pods {
+        let Object::Pod(pod) = &*placed.object else {
+            continue;
+        };
+        if !pod.ips.is_empty() {
+            let labels = pod_labels(context, &key.namespace, pod);
+            let set = sets
+                .entry(labels.to_string())
+                .or_insert_with(|| (labels, Vec::new()));
+            set.1.push((key, placed, pod));
+        }
+    }
+    sets
 }
 
 fn exhausted(key: &ObjectKey, placed: &Placed) -> Conflict {
@@ -192,19 +226,8 @@ fn exhausted(key: &ObjectKey, placed: &Placed) -> Conflict {
     )
 }
 
-/// Pods that no CiliumEndpoint speaks for.
-fn own_pods(objects: &Objects) -> impl Iterator<Item = (&ObjectKey, &Placed)> {
-    let has_endpoint = |key: &ObjectKey| {
-        let endpoint = ObjectKey::new(Kind::CiliumEndpoint, &key.namespace, &key.name);
-        objects.find(&endpoint).is_some()
-    };
-    objects
-        .of_kind(Kind::Pod)
-        .filter(move |(key, _)| !has_endpoint(key))
-}
-
 fn cilium_identities(objects: &Objects) -> BTreeMap<Identity, Arc<Labels>> {
-    let of_object = |(_, placed): (_, &Placed)| match &*placed.object {
+    let of_object = |(_, placed): (&Arc<ObjectKey>, &Placed)| match &*placed.object {
         Object::Identity(identity, labels) => Some((*identity, labels.clone())),
         _ => None,
     };
@@ -218,7 +241,7 @@ fn cilium_identities(objects: &Objects) -> BTreeMap<Identity, Arc<Labels>> {
 fn pod_labels(context: &Context<'_>, namespace: &str, pod: &PodObject) -> Labels {
     let mut labels = Labels::default();
     for (key, value) in pod.labels.iter().filter(|(key, _)| is_relevant(key)) {
-        labels.insert("k8s", key, value);
+        labels.insert("k8s", &**key, &**value);
     }
     let none = NamespaceObject::default();
     let key = ObjectKey::new(Kind::Namespace, "", namespace);
