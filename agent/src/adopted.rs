@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use isthmus_datapath::{Backend, Desired, Frontend, Inspection, IpCacheRow, ServiceRow};
+use isthmus_datapath::{Desired, Frontend, Inspection, IpCacheRow, ServiceRow};
 use isthmus_remote_cluster::Resource;
 use isthmus_topology::Identity;
 
@@ -101,19 +101,6 @@ impl Adopted {
         }
         for (net, row) in &self.ipcache {
             desired.ipcache.entry(*net).or_insert(*row);
-        }
-    }
-
-    /// The backends that are kept for a frontend: added to a row that is written alone.
-    pub(crate) fn keep_groups(&self, frontend: &Frontend, row: &mut ServiceRow) {
-        let kept = self
-            .services
-            .get(frontend)
-            .into_iter()
-            .flat_map(|row| &row.groups);
-        for (id, backends) in kept {
-            let backends: &BTreeSet<Backend> = backends;
-            row.groups.entry(*id).or_insert_with(|| backends.clone());
         }
     }
 }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isthmus_datapath::{Datapath, Desired, Frontend};
+use isthmus_datapath::Datapath;
 use isthmus_remote_cluster::Resource;
 use isthmus_sources::Snapshot;
-use isthmus_topology::{ClusterId, NodeName, ServiceName};
+use isthmus_topology::{ClusterId, NodeName};
 use isthmus_tunnel::{Plan, TunnelInputs, overlay_address};
 
 use crate::adopted::Adopted;
@@ -17,10 +17,7 @@ use crate::intents::Intents;
 use crate::kernel::{self, Kernel};
 use crate::probe::machine::{Targets, Verdict};
 use crate::probe::task::{ProbePlan, Report};
-use crate::services::{self, Merged};
-
-/// Services that are written one by one at most; more are compared as a whole.
-const FEW: usize = 256;
+use crate::wanted::{Update, Wanted};
 
 /// How a remote cluster's bit in the data path is decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +36,6 @@ pub(crate) struct Problems {
     pub(crate) network: Vec<String>,
     pub(crate) uplinks: Vec<String>,
     pub(crate) sysctls: Vec<String>,
-    pub(crate) services: Vec<String>,
     pub(crate) maps: Vec<String>,
     pub(crate) masquerade: Vec<String>,
 }
@@ -61,15 +57,10 @@ pub(crate) struct Core {
     pub(crate) datapath: Datapath,
     pub(crate) intents: Option<Intents>,
     pub(crate) plan: Option<Plan>,
-    pub(crate) merged: Merged,
-    pub(crate) desired: Desired,
+    pub(crate) wanted: Wanted,
     pub(crate) gates: BTreeMap<ClusterId, Gate>,
     pub(crate) problems: Problems,
     pub(crate) writes: Writes,
-    /// Ip entries that were left out because they lie in another cluster's prefix.
-    pub(crate) foreign_ips: usize,
-    owners: BTreeMap<Frontend, ServiceName>,
-    adopted: Adopted,
     device: Option<u32>,
     uplinks: Vec<String>,
 }
@@ -84,17 +75,13 @@ impl Core {
             datapath,
             intents: None,
             plan: None,
-            merged: Merged::new(),
-            desired: Desired::default(),
+            wanted: Wanted::keeping(adopted),
             gates: BTreeMap::new(),
             problems: Problems::default(),
             writes: Writes {
                 hooks,
                 ..Writes::default()
             },
-            foreign_ips: 0,
-            owners: BTreeMap::new(),
-            adopted,
             device: None,
         }
     }
@@ -103,12 +90,13 @@ impl Core {
     pub(crate) fn apply(&mut self, next: Intents, arrived: Instant) {
         let old = self.intents.take();
         let before = (self.datapath.counters().ops_written, self.kernel.writes());
-        if old.as_ref().is_none_or(|old| nodes_differ(old, &next)) {
+        let same_plan = old.as_ref().is_some_and(|old| !nodes_differ(old, &next));
+        if !same_plan {
             self.plan = Some(self.replan(&next));
             self.reconcile_network(next.all_synced());
         }
         self.set_gates(&next);
-        self.reconcile_maps(old.as_ref(), &next);
+        self.reconcile_maps(old.as_ref(), &next, same_plan);
         if before != (self.datapath.counters().ops_written, self.kernel.writes()) {
             self.writes.last_change = arrived.elapsed();
         }
@@ -206,7 +194,7 @@ impl Core {
                 (false, false) => Gate::Waiting,
             };
             let before = self.gates.get(&id).copied();
-            let new = before.is_none() && !self.adopted.knew(id.value());
+            let new = before.is_none() && !self.wanted.adopted.knew(id.value());
             let bit = match gate {
                 _ if before == Some(gate) => None,
                 Gate::Unprobed => Some(true),
@@ -256,100 +244,36 @@ impl Core {
         }
     }
 
-    fn reconcile_maps(&mut self, old: Option<&Intents>, next: &Intents) {
-        self.adopted.forget_spoken_for(next);
-        if let Some(old) = old
-            && !nodes_differ(old, next)
-            && !ips_differ(old, next)
-            && self.problems.maps.is_empty()
-            && self.problems.services.is_empty()
-            && let Some(names) = services::changed(old, next)
-            && names.len() <= FEW
-            && self.write_some(next, &names)
-        {
-            return;
-        }
-        self.write_all(old, next);
-    }
-
-    /// Writes the rows of some services; false if everything has to be looked at.
-    fn write_some(&mut self, next: &Intents, names: &BTreeSet<ServiceName>) -> bool {
-        let local = names
-            .iter()
-            .filter_map(|name| next.local.services.get(name))
-            .map(AsRef::as_ref);
-        let merged = services::merge(next, local);
-        let dead = next.dead_nodes();
-        let mut rows = BTreeMap::new();
-        for (name, service) in &merged {
-            for (frontend, mut row) in services::rows(next, &dead, service) {
-                let free = self.owners.get(&frontend).is_none_or(|owner| owner == name);
-                if !free || rows.contains_key(&frontend) {
-                    return false;
-                }
-                self.adopted.keep_groups(&frontend, &mut row);
-                rows.insert(frontend, (name.clone(), row));
-            }
-        }
-        let gone = self
-            .owners
-            .iter()
-            .filter(|(f, owner)| names.contains(*owner) && !rows.contains_key(f));
-        let gone: Vec<Frontend> = gone.map(|(frontend, _)| *frontend).collect();
-        for frontend in gone {
-            self.owners.remove(&frontend);
-            self.desired.services.remove(&frontend);
-            let removed = self.datapath.set_service(&frontend, None);
-            self.note_report(removed);
-        }
-        for (frontend, (name, row)) in rows {
-            if self.desired.services.get(&frontend) != Some(&row) {
-                let written = self.datapath.set_service(&frontend, Some(&row));
-                self.note_report(written);
-            }
-            self.owners.insert(frontend, name);
-            self.desired.services.insert(frontend, row);
-        }
-        for name in names {
-            self.merged.remove(name);
-        }
-        self.merged.extend(merged);
-        true
-    }
-
-    fn write_all(&mut self, old: Option<&Intents>, next: &Intents) {
-        self.merged = services::merge_all(next);
-        let (rows, problems) = services::all_rows(next, &self.merged);
-        self.owners = rows
-            .iter()
-            .map(|(frontend, (name, _))| (*frontend, name.clone()))
-            .collect();
-        self.problems.services = problems;
-        let ipcache = match old {
-            Some(old) if !nodes_differ(old, next) && !ips_differ(old, next) => {
-                std::mem::take(&mut self.desired.ipcache)
-            }
-            _ => {
-                let empty = Plan::empty();
-                let plan = self.plan.as_ref().unwrap_or(&empty);
-                let (rows, foreign) = crate::ipcache::rows(next, plan, self.args.overlay_own_cluster);
-                self.foreign_ips = foreign;
-                rows
-            }
-        };
-        let mut desired = Desired {
-            services: rows
-                .into_iter()
-                .map(|(frontend, (_, row))| (frontend, row))
-                .collect(),
-            ipcache,
-        };
-        self.adopted
-            .keep(&mut desired, next.local.complete && !next.local.partial);
-        self.desired = desired;
+    fn reconcile_maps(&mut self, old: Option<&Intents>, next: &Intents, same_plan: bool) {
+        let empty = Plan::empty();
+        let plan = self.plan.as_ref().unwrap_or(&empty);
+        // After a failure nobody knows what is there: everything is compared.
+        let old = old.filter(|_| self.problems.maps.is_empty());
+        let update = self
+            .wanted
+            .update(old, next, plan, same_plan, self.args.overlay_own_cluster);
         self.problems.maps.clear();
-        let report = self.datapath.sync(&self.desired);
-        self.note_report(report);
+        match update {
+            Update::All => {
+                let report = self.datapath.sync(&self.wanted.desired);
+                self.note_report(report);
+            }
+            Update::Rows(frontends, prefixes) => {
+                // Where a packet goes is known before somebody is sent there.
+                for prefix in &prefixes {
+                    let report = self
+                        .datapath
+                        .set_prefix(prefix, self.wanted.desired.ipcache.get(prefix));
+                    self.note_report(report);
+                }
+                for frontend in &frontends {
+                    let report = self
+                        .datapath
+                        .set_service(frontend, self.wanted.desired.services.get(frontend));
+                    self.note_report(report);
+                }
+            }
+        }
     }
 
     fn note_report(&mut self, report: Result<isthmus_datapath::Report, isthmus_datapath::Error>) {
@@ -373,7 +297,7 @@ impl Core {
     pub(crate) fn retry_maps(&mut self) {
         if !self.problems.maps.is_empty() {
             self.problems.maps.clear();
-            let report = self.datapath.sync(&self.desired);
+            let report = self.datapath.sync(&self.wanted.desired);
             self.note_report(report);
         }
     }
@@ -457,15 +381,4 @@ fn nodes_differ(old: &Intents, new: &Intents) -> bool {
     !Arc::ptr_eq(&old.local.nodes, &new.local.nodes)
         || old.all_synced() != new.all_synced()
         || remote(old) != remote(new)
-}
-
-/// True if the ipcache may differ.
-fn ips_differ(old: &Intents, new: &Intents) -> bool {
-    let remote = |intents: &Intents| -> Vec<_> {
-        intents
-            .clusters()
-            .map(|(id, s)| (id, s.ips.generation()))
-            .collect()
-    };
-    !Arc::ptr_eq(&old.local.ips, &new.local.ips) || remote(old) != remote(new)
 }

@@ -59,6 +59,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         node: args.node_name.clone(),
         services: args.services,
     });
+    refuse_second(&args)?;
     let monitor = Monitor::open()?;
     let core = open_core(&args, &me)?;
     let (events, probe_events) = mpsc::unbounded_channel();
@@ -72,7 +73,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         core: Arc::new(Mutex::new(core)),
         probes: Arc::new(probes),
     };
-    let _admin = serve(&args, &shared).await?;
     let settings = SourceSettings {
         cluster: args.cluster_name.clone(),
         id: cluster,
@@ -84,6 +84,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let mut options = Options::new(&args.clustermesh_config, args.cluster_name.clone(), cluster);
     options.max_clusters = me.max;
     let clusters = RemoteClusters::start(options);
+    let _admin = serve(&args, &shared, &clusters).await?;
     let (masquerade_results, masquerades) = mpsc::unbounded_channel();
     let shell = Shell {
         me,
@@ -99,6 +100,18 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         shared,
     };
     shell.run().await
+}
+
+/// Two agents on one node would undo each other's work: the second ends before it touches anything.
+fn refuse_second(args: &Args) -> anyhow::Result<()> {
+    let socket = &args.admin_socket;
+    if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+        anyhow::bail!(
+            "another daemon already listens there: {}; stop it or choose another --admin-socket",
+            socket.display()
+        );
+    }
+    Ok(())
 }
 
 fn open_core(args: &Arc<Args>, me: &Me) -> anyhow::Result<Core> {
@@ -142,8 +155,8 @@ fn open_core(args: &Arc<Args>, me: &Me) -> anyhow::Result<Core> {
     Ok(core)
 }
 
-async fn serve(args: &Args, shared: &Shared) -> anyhow::Result<AdminServer> {
-    let metrics = metrics::registry(shared);
+async fn serve(args: &Args, shared: &Shared, clusters: &RemoteClusters) -> anyhow::Result<AdminServer> {
+    let metrics = metrics::registry(shared, clusters);
     let common = views::common_routes(shared, metrics);
     let server = AdminServer::start(&args.admin_socket, views::routes(shared).merge(common.clone())).await?;
     if let Some(address) = args.metrics {

@@ -13,6 +13,7 @@ mod metrics;
 mod probe;
 mod services;
 mod views;
+mod wanted;
 
 use clap::Parser;
 

@@ -2,7 +2,7 @@
 use std::fmt;
 
 use isthmus_datapath::Metric;
-use isthmus_remote_cluster::RemoteClusterState;
+use isthmus_remote_cluster::{RemoteClusterState, RemoteClusters};
 use isthmus_telemetry::Metrics;
 use isthmus_telemetry::client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use isthmus_telemetry::client::metrics::MetricType;
@@ -46,65 +46,16 @@ impl EncodeMetric for Live {
 }
 
 /// All metrics of the agent.
-pub(crate) fn registry(shared: &Shared) -> Metrics {
+pub(crate) fn registry(shared: &Shared, remote: &RemoteClusters) -> Metrics {
     let metrics = Metrics::new();
     let add = |name: &str, help: &str, kind: MetricType, read: fn(&Core) -> Vec<Sample>| {
         let shared = shared.clone();
         metrics.register(name, help, Live { kind, shared, read });
     };
     let (gauge, counter) = (MetricType::Gauge, MetricType::Counter);
-    add(
-        "cilium_clustermesh_remote_clusters",
-        "Remote clusters",
-        gauge,
-        |core| vec![(Vec::new(), clusters(core).count() as f64)],
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_readiness_status",
-        "1 if the remote cluster is ready",
-        gauge,
-        |core| each(core, |state| f64::from(u8::from(state.status.ready))),
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_failures",
-        "Connections that failed or broke",
-        gauge,
-        |core| each(core, |state| state.status.num_failures as f64),
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_last_failure_ts",
-        "Time of the last failure",
-        gauge,
-        |core| {
-            each(core, |state| {
-                state.status.last_failure.map_or(0.0, |at| at.as_second() as f64)
-            })
-        },
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_nodes",
-        "Nodes of the remote cluster",
-        gauge,
-        |core| each(core, |state| state.status.num_nodes as f64),
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_services",
-        "Services of the remote cluster",
-        gauge,
-        |core| each(core, |state| state.status.num_shared_services as f64),
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_endpoints",
-        "Ip entries of the remote cluster",
-        gauge,
-        |core| each(core, |state| state.status.num_endpoints as f64),
-    );
-    add(
-        "cilium_clustermesh_remote_cluster_cache_revocations",
-        "Times its services were dropped",
-        gauge,
-        |core| each(core, |state| state.status.num_cache_revocations as f64),
-    );
+    for gauge in remote.gauges() {
+        metrics.register(format!("cilium_clustermesh_{}", gauge.name), gauge.help, gauge);
+    }
     add(
         "isthmus_remote_cluster_eligible",
         "1 if new connections may go to the remote cluster",

@@ -80,6 +80,19 @@ pub(crate) fn rows(
     rows
 }
 
+/// The frontends that rows of a service may have.
+pub(crate) fn keys(service: &MergedService) -> impl Iterator<Item = Frontend> {
+    let key = |frontend: &isthmus_topology::Frontend, scope| Frontend {
+        ip: frontend.ip,
+        port: frontend.port,
+        scope,
+    };
+    service
+        .frontends
+        .keys()
+        .flat_map(move |f| [key(f, Scope::Internal), key(f, Scope::External)])
+}
+
 /// Rows with the services that they belong to.
 pub(crate) type OwnedRows = BTreeMap<Frontend, (ServiceName, ServiceRow)>;
 
@@ -138,52 +151,6 @@ pub(crate) fn choice(own: u16, row: &ServiceRow, alive: impl Fn(u16) -> bool) ->
         eligible: if preferred.is_empty() { usable } else { preferred },
         reason: reason.to_owned(),
     }
-}
-
-/// Names of services whose rows may differ between two sets of intents, or `None` if any may.
-pub(crate) fn changed(old: &Intents, new: &Intents) -> Option<BTreeSet<ServiceName>> {
-    let same_rest =
-        old.dead == new.dead && old.masquerade == new.masquerade && old.local.complete == new.local.complete;
-    let ids = |intents: &Intents| {
-        intents
-            .clusters()
-            .map(|(id, s)| (s.name.clone(), id))
-            .collect::<Vec<_>>()
-    };
-    if !same_rest || ids(old) != ids(new) {
-        return None;
-    }
-    let mut names = BTreeSet::new();
-    if !std::sync::Arc::ptr_eq(&old.local.services, &new.local.services) {
-        names.extend(differing(&old.local.services, &new.local.services));
-    }
-    for (_, state) in new.clusters() {
-        let before = old.remote.clusters.get(&state.name)?;
-        for change in state.services.diff(&before.services) {
-            let (isthmus_remote_cluster::Change::Put { key, .. }
-            | isthmus_remote_cluster::Change::Delete { key, .. }) = change;
-            names.insert(key.clone());
-        }
-        // With dead nodes, where a backend is matters too.
-        if !new.dead.is_empty() && state.ips.generation() != before.ips.generation() {
-            return None;
-        }
-    }
-    Some(names)
-}
-
-fn differing<K: Ord + Clone, V>(
-    old: &BTreeMap<K, std::sync::Arc<V>>,
-    new: &BTreeMap<K, std::sync::Arc<V>>,
-) -> Vec<K> {
-    let differs = |(key, value): (&K, &std::sync::Arc<V>)| {
-        let same = old
-            .get(key)
-            .is_some_and(|before| std::sync::Arc::ptr_eq(before, value));
-        (!same).then(|| key.clone())
-    };
-    let gone = old.keys().filter(|key| !new.contains_key(key)).cloned();
-    new.iter().filter_map(differs).chain(gone).collect()
 }
 
 /// The node of a backend, for status.

@@ -234,7 +234,7 @@ fn problems(core: &Core, report: &Report) -> Vec<String> {
         &p.network,
         &p.uplinks,
         &p.sysctls,
-        &p.services,
+        &core.wanted.problems,
         &p.maps,
         &p.masquerade,
     ]
@@ -247,11 +247,11 @@ fn problems(core: &Core, report: &Report) -> Vec<String> {
             .iter()
             .flat_map(|plan| plan.refused.iter().map(ToString::to_string)),
     );
-    if core.foreign_ips > 0 {
+    if core.wanted.foreign_ips > 0 {
         all.push(format!(
             "{} ip entries of remote clusters lie in another cluster's pod CIDR and are not used: give every node of the mesh \
              its own pod CIDR",
-            core.foreign_ips
+            core.wanted.foreign_ips
         ));
     }
     let Some(intents) = &core.intents else {
@@ -311,7 +311,8 @@ fn service_list(core: &Core) -> Vec<ServiceView> {
         return Vec::new();
     };
     let dead = intents.dead_nodes();
-    core.merged
+    core.wanted
+        .merged
         .values()
         .map(|service| service_view(core, intents, &dead, service))
         .collect()
@@ -329,7 +330,7 @@ fn service_view(
             port: frontend.port,
             scope: merged.scope,
         };
-        let row = core.desired.services.get(&key);
+        let row = core.wanted.desired.services.get(&key);
         let alive = core.datapath.alive();
         let own = intents.me.cluster.value();
         let choice = row.map(|row| services::choice(own, row, |id| alive.is_alive(id)));
@@ -457,7 +458,7 @@ fn tunnels(core: &Core) -> TunnelView {
         addresses: device.iter().flat_map(|d| d.addresses.iter().copied()).collect(),
         table: core.args.route_table,
         routes: plan.routes.iter().map(route).collect(),
-        ipcache_entries: core.desired.ipcache.len(),
+        ipcache_entries: core.wanted.desired.ipcache.len(),
         refused: plan.refused.iter().map(ToString::to_string).collect(),
     }
 }
