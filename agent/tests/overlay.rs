@@ -386,16 +386,21 @@ async fn wrong_flags_and_a_missing_node_are_explained() -> Outcome {
         assert!(!output.status.success());
         Ok(String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    assert!(refused(&["--cluster-id", "300"])?.contains("use 1 to 255"));
+    let said = refused(&["--cluster-id", "300"])?;
+    assert!(
+        said.contains("use 1 to 255") && said.lines().count() == 1,
+        "one sentence: {said}"
+    );
     assert!(refused(&["--cluster-id", "1", "--max-connected-clusters", "300"])?.contains("use 255 or 511"));
     assert!(refused(&["--cluster-id", "1", "--probe-interval", "1h"])?.contains("100ms or 2s"));
 
     let rig = Rig::new("flags")?;
     let _agent = rig.east.agent_with(&["--uplink", "nothing0"])?;
     let problem = |s: &isthmus_admin::agent::AgentStatus| {
-        s.problems
-            .iter()
-            .any(|p| p.contains("uplink nothing0 does not exist"))
+        s.ready
+            && s.problems
+                .iter()
+                .any(|p| p.contains("uplink nothing0 does not exist"))
     };
     rig.east.wait("the uplink is named", problem).await?;
     let again = rig.east.agent_with(&[])?;
