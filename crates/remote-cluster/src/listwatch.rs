@@ -59,6 +59,10 @@ pub(crate) enum Action {
     Synced,
 }
 
+/// A page does not ascend, or begins before the one before it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutOfOrder;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Idle,
@@ -83,6 +87,8 @@ pub(crate) struct ListWatch {
     /// Every key that may be there, with the number of the list that last confirmed it.
     known: BTreeMap<Suffix, u32>,
     lists: u32,
+    /// Where the page that is requested begins.
+    from: Vec<u8>,
     synced: bool,
     retry: Backoff,
     actions: VecDeque<Action>,
@@ -95,6 +101,7 @@ impl ListWatch {
             state: State::Idle,
             known: BTreeMap::new(),
             lists: 0,
+            from: Vec::new(),
             synced: false,
             retry: Backoff::new(min, max, seed),
             actions: VecDeque::new(),
@@ -152,11 +159,21 @@ impl ListWatch {
             .retain(|action| !matches!(action, Action::Put { .. } | Action::Delete { .. }));
     }
 
-    /// The page that was requested last; `revision` is its header's.
-    pub(crate) fn page(&mut self, revision: i64, entries: Vec<(Suffix, Vec<u8>)>, more: bool) {
+    /// The page that was requested last; `revision` is its header's. One that does not go on where the one before it
+    /// ended is refused: with such a server a list would never end.
+    pub(crate) fn page(
+        &mut self,
+        revision: i64,
+        entries: Vec<(Suffix, Vec<u8>)>,
+        more: bool,
+    ) -> Result<(), OutOfOrder> {
         let State::Listing { revision: at } = self.state else {
-            return;
+            return Ok(());
         };
+        let ascends = entries.is_sorted_by(|(a, _), (b, _)| a < b);
+        if !ascends || entries.first().is_some_and(|(first, _)| **first < *self.from) {
+            return Err(OutOfOrder);
+        }
         let revision = if at == 0 { revision } else { at };
         // The next page is requested before this one is worked on: the two overlap.
         let next = entries.last().filter(|_| more).map(|(last, _)| {
@@ -166,6 +183,7 @@ impl ListWatch {
         });
         self.state = match next {
             Some(from) => {
+                self.from.clone_from(&from);
                 self.actions.push_back(Action::List { from, revision });
                 State::Listing { revision }
             }
@@ -178,6 +196,7 @@ impl ListWatch {
         if matches!(self.state, State::Watching { .. }) {
             self.complete(revision);
         }
+        Ok(())
     }
 
     fn complete(&mut self, revision: i64) {
@@ -253,6 +272,7 @@ impl ListWatch {
         self.state = State::Listing { revision: 0 };
         self.synced = false;
         self.lists = self.lists.wrapping_add(1);
+        self.from.clear();
         self.actions.push_back(Action::List {
             from: Vec::new(),
             revision: 0,

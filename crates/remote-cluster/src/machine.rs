@@ -320,22 +320,28 @@ impl Machine {
     }
 
     fn listed(&mut self, now: Instant, feed: Feed, reply: Result<Page, Failure>) {
-        match reply {
-            Ok(page) => {
-                if let Some(header) = self.locked(now, page.header) {
-                    if feed == Feed::Heartbeat && !page.entries.is_empty() {
-                        self.alive(now);
-                    }
-                    let prefix = self.prefix(feed).len();
-                    let entries = page
-                        .entries
-                        .into_iter()
-                        .map(|(key, value)| (suffix(key, prefix), value));
-                    let entries = entries.collect();
-                    self.feed(feed, |lw| lw.page(header.revision, entries, page.more));
-                }
-            }
-            Err(failure) => self.list_failed(now, feed, failure),
+        let page = match reply {
+            Ok(page) => page,
+            Err(failure) => return self.list_failed(now, feed, failure),
+        };
+        let Some(header) = self.locked(now, page.header) else {
+            return;
+        };
+        if feed == Feed::Heartbeat && !page.entries.is_empty() {
+            self.alive(now);
+        }
+        let prefix = self.prefix(feed);
+        let entries = page.entries.into_iter();
+        let entries = entries
+            .filter_map(|(key, value)| Some((suffix(&key, &prefix)?, value)))
+            .collect();
+        let mut order = Ok(());
+        self.feed(feed, |lw| order = lw.page(header.revision, entries, page.more));
+        if order.is_err() {
+            self.fail(
+                now,
+                format!("the pages of {prefix} are out of order: the server is no etcd"),
+            );
         }
     }
 
@@ -371,13 +377,16 @@ impl Machine {
         if feed == Feed::Heartbeat && events.iter().any(|(_, value, _)| value.is_some()) {
             self.alive(now);
         }
-        let prefix = self.prefix(feed).len();
-        let event = |(key, value, revision)| Event {
-            suffix: suffix(key, prefix),
-            value,
-            revision,
+        let prefix = self.prefix(feed);
+        let event = |(key, value, revision): (Vec<u8>, _, _)| {
+            let suffix = suffix(&key, &prefix)?;
+            Some(Event {
+                suffix,
+                value,
+                revision,
+            })
         };
-        let events = events.into_iter().map(event).collect();
+        let events = events.into_iter().filter_map(event).collect();
         let mut unknown = 0;
         self.feed(feed, |lw| unknown = lw.events(events));
         self.facts.unknown_deletes += u64::try_from(unknown).unwrap_or(u64::MAX);
@@ -490,9 +499,9 @@ fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
 
-/// The key without the prefix of its feed; `prefix` is its length.
-fn suffix(key: Vec<u8>, prefix: usize) -> Suffix {
-    key.get(prefix..).unwrap_or_default().into()
+/// The key without the prefix of its feed; none for a key that was not asked for.
+fn suffix(key: &[u8], prefix: &str) -> Option<Suffix> {
+    key.strip_prefix(prefix.as_bytes()).map(Into::into)
 }
 
 #[cfg(test)]

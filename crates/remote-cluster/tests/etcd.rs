@@ -4,6 +4,7 @@ mod rig;
 
 use std::time::{Duration, Instant};
 
+use isthmus_remote_cluster::{Change, RemoteClusterState};
 use isthmus_topology::{Identity, ServiceName};
 use rig::{Etcd, Node, Outcome, Wire, name, possible};
 
@@ -623,4 +624,85 @@ fn expired(node: &Node, good: &str) -> Result<String, Box<dyn std::error::Error>
     Ok(good
         .replace("remote.crt", "old.crt")
         .replace("remote.key", "old.key"))
+}
+
+/// Three seconds of everything at once: 60 addresses come, change and go, the history is compacted, the wire is cut and mended.
+/// In the end the table is what etcd holds, and every step from snapshot to snapshot was a difference of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_any_disturbance_the_table_is_what_etcd_holds() -> Outcome {
+    if !possible("after_any_disturbance_the_table_is_what_etcd_holds") {
+        return Ok(());
+    }
+    let node = Node::new()?;
+    let (etcd, wire) = clustera(&node).await?;
+    let mut follower = node.start();
+    let mut before = follower.ready("clustera").await?;
+    let mut applied: Ips = before.ips.iter().map(|(k, v)| (*k, v.clone())).collect();
+    let start = Instant::now();
+    let (mut random, mut cuts) = (1_u64, 0);
+    while start.elapsed() < Duration::from_secs(3) {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let (dice, n) = ((random >> 33) % 100, (random >> 40) % 60);
+        let ip = format!("10.1.7.{n}");
+        let key = IP.replace("10.1.0.21", &ip);
+        let value = recorded(IP)
+            .replace("10.1.0.21", &ip)
+            .replace("255", &(dice % 8).to_string());
+        match dice {
+            0..55 => etcd.put(&key, value).await?,
+            55..92 => etcd.delete(&key).await?,
+            92 | 93 => etcd.compact().await?,
+            94 => {
+                wire.cut();
+                cuts += 1;
+            }
+            _ => wire.mend(),
+        }
+        let now = follower.clusters.snapshot();
+        let now = &now.clusters[&name("clustera")];
+        apply(&mut applied, now, &before);
+        before = std::sync::Arc::clone(now);
+    }
+    wire.mend();
+    etcd.put(
+        "cilium/state/ip/v1/default/10.1.8.8",
+        recorded(IP).replace("10.1.0.21", "10.1.8.8"),
+    )
+    .await?;
+    let last = "10.1.8.8/32".parse()?;
+    let state = follower
+        .cluster("clustera", "the last change arrives", |c| {
+            c.status.ready && c.ips.get(&last).is_some()
+        })
+        .await?;
+    apply(&mut applied, &state, &before);
+    let held = etcd.values("cilium/state/ip/v1/default/").await?;
+    let held: Ips = held
+        .iter()
+        .map(|value| isthmus_kvstore::ip::decode(value).map(|entry| (entry.prefix, entry)))
+        .collect::<Result<_, _>>()?;
+    let shown: Ips = state.ips.iter().map(|(k, v)| (*k, v.clone())).collect();
+    println!(
+        "{cuts} cuts, {} failures, {} addresses",
+        state.status.num_failures,
+        shown.len()
+    );
+    assert_eq!(shown, held);
+    assert_eq!(applied, held);
+    assert!(cuts > 0 && state.rejected.total() == 0);
+    Ok(())
+}
+
+type Ips = std::collections::BTreeMap<ipnet::IpNet, isthmus_topology::IpIdentity>;
+
+/// What a consumer does with a new snapshot.
+fn apply(applied: &mut Ips, now: &RemoteClusterState, before: &RemoteClusterState) {
+    for change in now.ips.diff(&before.ips) {
+        match change {
+            Change::Put { key, value, old } => assert_eq!(applied.insert(*key, value.clone()).as_ref(), old),
+            Change::Delete { key, old } => assert_eq!(applied.remove(key).as_ref(), Some(old)),
+        }
+    }
 }

@@ -55,12 +55,30 @@ fn pages_are_read_at_the_revision_of_the_first() {
     let mut lw = listwatch();
     lw.start();
     assert_eq!(actions(&mut lw), [list("", 0)]);
-    lw.page(10, vec![entry("a", "1"), entry("b", "1")], true);
+    lw.page(10, vec![entry("a", "1"), entry("b", "1")], true)
+        .expect("in order");
     assert_eq!(actions(&mut lw), [list("b\0", 10), put("a", "1"), put("b", "1")]);
     assert!(!lw.is_synced());
     // The server went on to revision 12 meanwhile: the list is still the one of revision 10.
-    lw.page(12, vec![entry("c", "1")], false);
+    lw.page(12, vec![entry("c", "1")], false).expect("in order");
     assert_eq!(actions(&mut lw), [put("c", "1"), Action::Synced, watch(11)]);
+    assert!(lw.is_synced());
+}
+
+#[test]
+fn pages_that_do_not_go_on_are_refused() {
+    let mut lw = listwatch();
+    lw.start();
+    let twice = vec![entry("b", "1"), entry("a", "1")];
+    assert_eq!(lw.page(10, twice, true), Err(OutOfOrder));
+    lw.page(10, vec![entry("a", "1"), entry("b", "1")], true)
+        .expect("in order");
+    // The same page again, for ever.
+    assert_eq!(
+        lw.page(10, vec![entry("a", "1"), entry("b", "1")], true),
+        Err(OutOfOrder)
+    );
+    lw.page(10, vec![entry("c", "1")], false).expect("in order");
     assert!(lw.is_synced());
 }
 
@@ -68,7 +86,7 @@ fn pages_are_read_at_the_revision_of_the_first() {
 fn an_empty_page_ends_a_list_even_if_it_says_more() {
     let mut lw = listwatch();
     lw.start();
-    lw.page(10, vec![], true);
+    lw.page(10, vec![], true).expect("in order");
     assert_eq!(actions(&mut lw), [list("", 0), Action::Synced, watch(11)]);
 }
 
@@ -77,15 +95,16 @@ fn an_empty_page_ends_a_list_even_if_it_says_more() {
 fn deletes_that_nobody_saw_are_made_up_when_the_list_ends() {
     let mut lw = listwatch();
     lw.start();
-    lw.page(10, vec![entry("a", "1"), entry("b", "1")], false);
+    lw.page(10, vec![entry("a", "1"), entry("b", "1")], false)
+        .expect("in order");
     actions(&mut lw);
     lw.disconnected();
     assert_eq!(actions(&mut lw), []);
     lw.start();
     assert_eq!(actions(&mut lw), [list("", 0)]);
-    lw.page(20, vec![entry("a", "1")], true);
+    lw.page(20, vec![entry("a", "1")], true).expect("in order");
     assert_eq!(actions(&mut lw), [list("a\0", 20), put("a", "1")]);
-    lw.page(20, vec![entry("c", "1")], false);
+    lw.page(20, vec![entry("c", "1")], false).expect("in order");
     let synced = [put("c", "1"), delete("b"), Action::Synced, watch(21)];
     assert_eq!(actions(&mut lw), synced);
 }
@@ -94,11 +113,11 @@ fn deletes_that_nobody_saw_are_made_up_when_the_list_ends() {
 fn a_compacted_page_starts_the_list_again_without_deletes() {
     let mut lw = listwatch();
     lw.start();
-    lw.page(10, vec![entry("a", "1")], true);
+    lw.page(10, vec![entry("a", "1")], true).expect("in order");
     actions(&mut lw);
     lw.compacted();
     assert_eq!(actions(&mut lw), [list("", 0)]);
-    lw.page(15, vec![entry("b", "1")], false);
+    lw.page(15, vec![entry("b", "1")], false).expect("in order");
     let synced = [put("b", "1"), delete("a"), Action::Synced, watch(16)];
     assert_eq!(actions(&mut lw), synced);
 }
@@ -107,7 +126,7 @@ fn a_compacted_page_starts_the_list_again_without_deletes() {
 fn a_compacted_watch_is_a_new_list() {
     let mut lw = listwatch();
     lw.start();
-    lw.page(10, vec![entry("a", "1")], false);
+    lw.page(10, vec![entry("a", "1")], false).expect("in order");
     actions(&mut lw);
     lw.compacted();
     assert!(!lw.is_synced());
@@ -119,7 +138,7 @@ fn a_compacted_watch_is_a_new_list() {
 fn a_stream_that_ends_goes_on_after_the_last_event() {
     let mut lw = listwatch();
     lw.start();
-    lw.page(10, vec![entry("a", "1")], false);
+    lw.page(10, vec![entry("a", "1")], false).expect("in order");
     actions(&mut lw);
     let unknown = lw.events(vec![
         event("b", Some("1"), 12),
@@ -155,7 +174,7 @@ fn what_comes_after_a_disconnect_is_not_used() {
     lw.start();
     actions(&mut lw);
     lw.disconnected();
-    lw.page(10, vec![entry("a", "1")], false);
+    lw.page(10, vec![entry("a", "1")], false).expect("in order");
     lw.events(vec![event("a", Some("1"), 11)]);
     lw.compacted();
     lw.failed(Instant::now());
@@ -261,7 +280,9 @@ impl Rig {
                     .collect();
                 let more = page.len() > 2;
                 page.truncate(2);
-                self.lw.page(self.server.revision(), page, more);
+                self.lw
+                    .page(self.server.revision(), page, more)
+                    .expect("in order");
             }
         } else if let Some(next) = self.watch {
             if next < self.server.compacted {
