@@ -212,6 +212,59 @@ fn packets_come_out_as_they_should() {
     leaves_alone(&programs);
     drops(&datapath, &programs);
     tunnel(&datapath, &programs);
+    nonsense(&programs);
+}
+
+/// Frames with random bytes in them: a program drops one, passes it on untouched, or rewrites addresses, ports and checksums
+/// of one that was for a virtual address; nothing else changes and nothing fails.
+fn nonsense(programs: &Programs) {
+    let seeds = [
+        packet(TCP, ("192.0.2.10", 40_000), ("203.0.113.7", 80)).bytes(),
+        packet(UDP, ("2001:db8:2::10", 40_000), ("2001:db8::7", 80)).bytes(),
+        packet(TCP, ("10.2.0.5", 8080), ("192.0.2.10", 40_000)).bytes(),
+    ];
+    let mut random = 0x2545_f491_4f6c_dd1du64;
+    let mut next = move |below: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 20) as usize % below
+    };
+    for round in 0..600 {
+        let mut frame = seeds[round % seeds.len()].clone();
+        for _ in 0..=next(3) {
+            let at = next(frame.len());
+            frame[at] = next(256) as u8;
+        }
+        for program in [
+            "edge_ingress",
+            "edge_egress",
+            "overlay_egress",
+            "edge_l3_ingress",
+            "edge_l3_egress",
+        ] {
+            let Some((verdict, out)) = programs.run(program, &frame) else {
+                continue;
+            };
+            assert!(
+                [NEXT, DROP].contains(&verdict),
+                "{program}: {verdict} for {frame:02x?}"
+            );
+            assert_eq!(out.len(), frame.len(), "{program}: {frame:02x?}");
+            let (headers, changed) = (
+                14 + 40 + 20,
+                out.iter().zip(&frame).filter(|(a, b)| a != b).count(),
+            );
+            assert!(
+                out[..12] == frame[..12] && changed <= 16 + 2 + 4,
+                "{program}: {frame:02x?} became {out:02x?}"
+            );
+            assert!(
+                out.get(headers..) == frame.get(headers..) || frame[12] == 0x08,
+                "{program}: the payload"
+            );
+        }
+    }
 }
 
 /// To a backend and back, with every checksum right, over both families and protocols.

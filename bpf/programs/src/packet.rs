@@ -87,6 +87,9 @@ impl Packet {
         let mut start = [0u8; 10];
         load(ctx, self.at, &mut start)?;
         let [version, _, _, _, _, _, fragment, offset, _, proto] = start;
+        if version & 0x0f < 5 {
+            return None;
+        }
         self.fragment = fragment & 0x3f != 0 || offset != 0;
         self.l4 = self.at + u32::from(version & 0x0f) * 4;
         self.flow.proto = proto;
