@@ -6,7 +6,7 @@ use isthmus_testkit::{Process, wait_until};
 use tempfile::TempDir;
 
 use super::{Router, Settings, ask, prefixes_in, start, write};
-use crate::support::{NODE_V4, Namespace, PATIENCE, TOR_AS, TOR_V4};
+use crate::support::{Namespace, PATIENCE, TOR_AS, TOR_V4};
 
 /// A running BIRD.
 pub(crate) struct Bird {
@@ -80,7 +80,9 @@ fn configuration(settings: Settings) -> String {
         hold_time,
         graceful,
         node_as,
+        ..
     } = settings;
+    let (ours, node) = settings.addresses();
     let password = password.map_or(String::new(), |key| format!("  password \"{key}\";\n"));
     let passive = if passive { "  passive on;\n" } else { "" };
     let graceful = if graceful { "on" } else { "aware" };
@@ -90,8 +92,8 @@ protocol device {{ }}
 protocol static s4 {{ ipv4; route 192.0.2.0/24 blackhole; }}
 protocol static s6 {{ ipv6; route 2001:db8:ffff::/48 blackhole; }}
 protocol bgp node {{
-  local {TOR_V4} as {TOR_AS};
-  neighbor {NODE_V4} as {node_as};
+  local {ours} as {TOR_AS};
+  neighbor {node} as {node_as};
   hold time {hold_time};
   connect delay time 1;
   connect retry time 1;

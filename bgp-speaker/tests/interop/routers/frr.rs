@@ -8,13 +8,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{Router, Settings, ask, start, write};
-use crate::support::{NODE_V4, Namespace, PATIENCE, TOR_AS, TOR_V4};
+use crate::support::{Namespace, PATIENCE, TOR_AS, TOR_V4};
 
 /// A running FRR.
 pub(crate) struct Frr {
     dir: TempDir,
     _bgpd: Process,
     _zebra: Process,
+    node: &'static str,
 }
 
 impl Frr {
@@ -31,6 +32,7 @@ impl Frr {
             dir,
             _bgpd: bgpd,
             _zebra: zebra,
+            node: settings.addresses().1,
         };
         wait_until(PATIENCE, "bgpd answers", || !new.neighbor().is_null()).expect("bgpd");
         new
@@ -46,9 +48,9 @@ impl Frr {
     }
 
     fn neighbor(&self) -> Value {
-        let text = self.show(&format!("show bgp neighbors {NODE_V4} json"));
+        let text = self.show(&format!("show bgp neighbors {} json", self.node));
         let value: Value = serde_json::from_str(&text).unwrap_or_default();
-        value[NODE_V4].clone()
+        value[self.node].clone()
     }
 }
 
@@ -64,7 +66,7 @@ impl Router for Frr {
             let routes = value["routes"].as_object().cloned().unwrap_or_default();
             routes
                 .into_iter()
-                .filter(|(_, paths)| paths[0]["peerId"] == NODE_V4)
+                .filter(|(_, paths)| paths[0]["peerId"] == self.node)
                 .map(|(prefix, _)| prefix)
                 .collect()
         };
@@ -92,13 +94,13 @@ fn configuration(settings: Settings) -> String {
         hold_time,
         graceful,
         node_as,
+        ..
     } = settings;
+    let (_, node) = settings.addresses();
     let keepalive = hold_time / 3;
-    let password = password.map_or(String::new(), |key| {
-        format!(" neighbor {NODE_V4} password {key}\n")
-    });
+    let password = password.map_or(String::new(), |key| format!(" neighbor {node} password {key}\n"));
     let passive = if passive {
-        format!(" neighbor {NODE_V4} passive\n")
+        format!(" neighbor {node} passive\n")
     } else {
         String::new()
     };
@@ -113,16 +115,16 @@ router bgp {TOR_AS}
  no bgp ebgp-requires-policy
  no bgp network import-check
  no bgp default ipv4-unicast
-{graceful} neighbor {NODE_V4} remote-as {node_as}
- neighbor {NODE_V4} timers {keepalive} {hold_time}
- neighbor {NODE_V4} timers connect 1
+{graceful} neighbor {node} remote-as {node_as}
+ neighbor {node} timers {keepalive} {hold_time}
+ neighbor {node} timers connect 1
 {password}{passive} address-family ipv4 unicast
   network 192.0.2.0/24
-  neighbor {NODE_V4} activate
+  neighbor {node} activate
  exit-address-family
  address-family ipv6 unicast
   network 2001:db8:ffff::/48
-  neighbor {NODE_V4} activate
+  neighbor {node} activate
  exit-address-family
 "
     )

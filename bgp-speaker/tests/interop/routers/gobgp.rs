@@ -98,6 +98,7 @@ fn configuration(settings: Settings) -> String {
         hold_time,
         graceful,
         node_as,
+        ..
     } = settings;
     let password = password.map_or(String::new(), |key| format!("    auth-password = \"{key}\"\n"));
     let keepalive = hold_time / 3;

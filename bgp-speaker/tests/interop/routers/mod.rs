@@ -10,7 +10,7 @@ use std::process::Command;
 
 use isthmus_testkit::{Need, Process};
 
-use crate::support::Namespace;
+use crate::support::{NODE_V4, NODE_V6, Namespace, TOR_V4, TOR_V6};
 
 /// What a router originates itself.
 pub(crate) const ROUTER_ROUTES: [&str; 2] = ["192.0.2.0/24", "2001:db8:ffff::/48"];
@@ -42,6 +42,18 @@ pub(crate) struct Settings {
     pub(crate) graceful: bool,
     /// The AS that it expects.
     pub(crate) node_as: u32,
+    /// The session runs over IPv6 (only BIRD and FRR are told so).
+    pub(crate) over_ipv6: bool,
+}
+
+impl Settings {
+    /// Our address and the node's on the link, in the family of the session.
+    pub(crate) fn addresses(self) -> (&'static str, &'static str) {
+        match self.over_ipv6 {
+            true => (TOR_V6, NODE_V6),
+            false => (TOR_V4, NODE_V4),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -52,6 +64,7 @@ impl Default for Settings {
             hold_time: 90,
             graceful: false,
             node_as: crate::support::NODE_AS,
+            over_ipv6: false,
         }
     }
 }

@@ -111,6 +111,7 @@ fn configuration(settings: Settings, socket: &str) -> String {
         hold_time,
         graceful,
         node_as,
+        ..
     } = settings;
     let password = password.map_or(String::new(), |key| format!("  tcp md5sig password {key}\n"));
     let passive = if passive { "  passive\n" } else { "" };

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use isthmus_testkit::{Need, needs, wait_until};
 
 use super::scripted::{KEEPALIVE, OPEN, Opening, Script, UPDATE, message, stage, update};
-use crate::support::{PATIENCE, Speaker, beside_others};
+use crate::support::{Link, PATIENCE, PeerSettings, Speaker, alone, beside_others};
 
 const ORIGIN: &[u8] = &[0x40, 1, 1, 0];
 const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe8];
@@ -290,6 +290,62 @@ fn a_silent_peer_is_given_up_after_the_hold_time() {
     let waited = begun.elapsed();
     assert!(waited >= Duration::from_millis(2500), "too early: {waited:?}");
     assert!(waited <= Duration::from_secs(10), "too late: {waited:?}");
+}
+
+/// A router that sends its whole table by mistake is stopped at the limit, with the code that says so.
+#[test]
+fn too_many_prefixes_end_the_session() {
+    if !root("too_many_prefixes_end_the_session") {
+        return;
+    }
+    let _others = beside_others();
+    let link = Link::new();
+    let peer = PeerSettings::default()
+        .with("passive: true")
+        .with("maxPrefixes: 10");
+    let speaker = Speaker::start(&link, &peer);
+    let mut script = Script::establish(&link, Opening::default());
+    for i in 0..=10 {
+        script.send(&update(
+            &[ORIGIN, AS_PATH, NEXT_HOP].concat(),
+            &[32, 198, 18, 0, i],
+        ));
+    }
+    assert_eq!(script.expect_notification(), (6, 1));
+    let error = || speaker.peer().and_then(|peer| peer.last_error);
+    let told = || error().is_some_and(|text| text.contains("Maximum Number of Prefixes"));
+    wait_until(PATIENCE, "the status tells it", told).unwrap_or_else(|e| panic!("{e}: {:?}", error()));
+}
+
+/// What the speaker itself needs from the change of a file to the withdrawal on the wire, measured without a router's own
+/// delays.
+#[test]
+fn a_withdrawal_is_on_the_wire_at_once() {
+    if !root("a_withdrawal_is_on_the_wire_at_once") {
+        return;
+    }
+    let _quiet = alone();
+    let (link, speaker) = stage();
+    let mut script = Script::establish(&link, Opening::default());
+    let vip: &[u8] = &[32, 203, 0, 113, 10];
+    let names_vip = |body: &[u8]| body.windows(vip.len()).any(|window| window == vip);
+    while !names_vip(&script.expect(UPDATE)) {}
+    let mut times = Vec::new();
+    for _ in 0..9 {
+        let begun = Instant::now();
+        speaker.cluster.set_backends(&[]);
+        while !names_vip(&script.expect(UPDATE)) {}
+        times.push(begun.elapsed());
+        speaker.cluster.set_backends(&crate::support::Cluster::BACKENDS);
+        while !names_vip(&script.expect(UPDATE)) {}
+    }
+    times.sort();
+    println!(
+        "from the manifest's change to the withdrawal on the wire: median {:.1} ms, worst {:.1} ms",
+        times[4].as_secs_f64() * 1e3,
+        times[8].as_secs_f64() * 1e3
+    );
+    assert!(times[8] <= Duration::from_secs(1), "{times:?}");
 }
 
 /// ```text

@@ -1,6 +1,7 @@
 //! The stories. Those with a router run with every router.
 mod malformed;
 mod opening;
+mod remote;
 mod restart;
 mod routes;
 mod scripted;

@@ -66,3 +66,48 @@ fn a_wrong_key_is_no_session_until_it_is_corrected() {
     stage.wait_up();
     stage.wait_learnt("the router has all routes", &everything());
 }
+
+#[test]
+fn both_families_and_md5_over_an_ipv6_session_with_frr() {
+    both_families_and_md5_over_an_ipv6_session(Kind::Frr);
+}
+
+#[test]
+fn both_families_and_md5_over_an_ipv6_session_with_bird() {
+    both_families_and_md5_over_an_ipv6_session(Kind::Bird);
+}
+
+/// ```text
+///   node fd00::1  ----MD5(K)----  tor fd00::254      IPv4 routes take the next hop 10.0.0.1 from the interface of the session
+/// ```
+fn both_families_and_md5_over_an_ipv6_session(kind: Kind) {
+    if !ready("both_families_and_md5_over_an_ipv6_session", kind) {
+        return;
+    }
+    let _others = beside_others();
+    let settings = Settings {
+        password: Some(KEY),
+        over_ipv6: true,
+        ..Settings::default()
+    };
+    let peer = PeerSettings::default()
+        .over_ipv6()
+        .with(&format!("password: {KEY}"));
+    let stage = Stage::new(kind, settings, &peer);
+    stage.wait_up();
+    stage.wait_learnt("the router has all routes", &everything());
+    let out: Vec<isthmus_admin::bgp::RouteView> =
+        stage.speaker.read("/v1/routes?table=out").expect("answers");
+    for route in out {
+        let hop = if route.prefix.addr().is_ipv4() {
+            "10.0.0.1"
+        } else {
+            "fd00::1"
+        };
+        assert_eq!(
+            route.next_hop.map(|hop| hop.to_string()).as_deref(),
+            Some(hop),
+            "{route:?}"
+        );
+    }
+}

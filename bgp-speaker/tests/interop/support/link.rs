@@ -7,7 +7,7 @@ pub(crate) const NODE_V4: &str = "10.0.0.1";
 /// The router's end.
 pub(crate) const TOR_V4: &str = "10.0.0.254";
 /// The node's end.
-const NODE_V6: &str = "fd00::1";
+pub(crate) const NODE_V6: &str = "fd00::1";
 /// The router's end.
 pub(crate) const TOR_V6: &str = "fd00::254";
 

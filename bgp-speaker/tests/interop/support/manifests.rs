@@ -49,6 +49,14 @@ impl Cluster {
         new
     }
 
+    /// Lets backends of other clusters take part in the service.
+    pub(crate) fn make_global(&self) {
+        let annotated =
+            "metadata: {name: web, namespace: demo, annotations: {service.cilium.io/global: \"true\"}}";
+        let global = SERVICE.replacen("metadata: {name: web, namespace: demo}", annotated, 1);
+        self.write("web.yaml", &global);
+    }
+
     /// Replaces the backends of the service, of both families; all run on this node.
     pub(crate) fn set_backends(&self, backends: &[&str]) {
         let (v6, v4): (Vec<&str>, Vec<&str>) = backends.iter().partition(|ip| ip.contains(':'));

@@ -6,7 +6,7 @@ mod speaker;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
-pub(crate) use link::{Link, NODE_V4, Namespace, TOR_V4, TOR_V6};
+pub(crate) use link::{Link, NODE_V4, NODE_V6, Namespace, TOR_V4, TOR_V6};
 pub(crate) use manifests::Cluster;
 pub(crate) use speaker::{PeerSettings, Speaker};
 

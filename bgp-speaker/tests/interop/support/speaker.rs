@@ -9,7 +9,7 @@ use isthmus_testkit::{Process, wait_until};
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
-use super::{Cluster, Link, NODE_AS, Namespace, PATIENCE, TOR_V4};
+use super::{Cluster, Link, NODE_AS, Namespace, PATIENCE, TOR_V4, TOR_V6};
 
 /// What the configuration says about the one peer, beside its name and address.
 #[derive(Debug, Clone)]
@@ -17,7 +17,10 @@ pub(crate) struct PeerSettings(Vec<String>);
 
 impl Default for PeerSettings {
     fn default() -> Self {
-        Self(vec![format!("peerASN: {}", super::TOR_AS)])
+        Self(vec![
+            format!("peerAddress: {TOR_V4}"),
+            format!("peerASN: {}", super::TOR_AS),
+        ])
     }
 }
 
@@ -30,12 +33,15 @@ impl PeerSettings {
         self
     }
 
+    /// The session runs over IPv6.
+    pub(crate) fn over_ipv6(self) -> Self {
+        self.with(&format!("peerAddress: \"{TOR_V6}\""))
+    }
+
     fn yaml(&self, listen: bool) -> String {
         let listen = if listen { "listen: {address: \"::\"}\n" } else { "" };
         let lines: String = self.0.iter().map(|line| format!("  {line}\n")).collect();
-        format!(
-            "localASN: {NODE_AS}\n{listen}peers:\n- name: tor\n  peerAddress: {TOR_V4}\n  connectRetryTimeSeconds: 1\n{lines}"
-        )
+        format!("localASN: {NODE_AS}\n{listen}peers:\n- name: tor\n  connectRetryTimeSeconds: 1\n{lines}")
     }
 }
 
@@ -44,6 +50,7 @@ impl PeerSettings {
 pub(crate) struct Speaker {
     dir: TempDir,
     process: Option<Process>,
+    follows_agent: bool,
     /// When it was started last.
     pub(crate) started: Instant,
     /// Its manifests.
@@ -65,6 +72,7 @@ impl Speaker {
         Self {
             dir,
             process: None,
+            follows_agent: false,
             started: Instant::now(),
             cluster,
         }
@@ -84,8 +92,21 @@ impl Speaker {
         command.arg("--manifests").arg(path("manifests"));
         command.arg("--config").arg(path("speaker.yaml"));
         command.arg("--admin-socket").arg(self.socket());
+        if self.follows_agent {
+            command.arg("--agent-socket").arg(self.agent_socket());
+        }
         self.started = Instant::now();
         self.process = Some(Process::start("bgp-speaker", command).expect("nsenter runs"));
+    }
+
+    /// Where the agent of the node would listen.
+    pub(crate) fn agent_socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("agent.sock")
+    }
+
+    /// From its next start on it follows the agent.
+    pub(crate) fn follow_agent(&mut self) {
+        self.follows_agent = true;
     }
 
     /// `kill -9`.
