@@ -5,9 +5,33 @@ use std::path::PathBuf;
 use isthmus_telemetry::LogFormat;
 use isthmus_topology::{ClusterName, NodeName};
 
+/// Every key of the configuration file.
+const EXAMPLE: &str = "\
+Example of --config (every key but localASN, name and peerAddress may be left out):
+
+  localASN: 65001
+  routerID: 10.0.0.1                  # default: the node's IPv4 InternalIP
+  listen: {address: '::', port: 179}  # without listen the speaker only dials
+  peers:
+  - name: tor
+    peerAddress: 10.0.0.254
+    peerPort: 179
+    peerASN: 65000                    # 0 takes any AS
+    localAddress: 10.0.0.1
+    holdTimeSeconds: 90               # 0, or 3 and more
+    connectRetryTimeSeconds: 5
+    passwordFile: tor.key             # TCP-MD5; or password: TEXT
+    passive: false
+    ebgpMultihop: 1
+    families: [ipv4-unicast, ipv6-unicast]
+    nextHop: {ipv4: 10.0.0.1, ipv6: 'fd00::1'}
+    gracefulRestart: {enabled: true, restartTimeSeconds: 120}
+    maxPrefixes: 1000
+    import: accept                    # or reject";
+
 /// Advertises this node's pod CIDRs and the LoadBalancer addresses of services with live backends to BGP routers.
 #[derive(Debug, clap::Parser)]
-#[command(version)]
+#[command(version, after_long_help = EXAMPLE)]
 pub(crate) struct Args {
     /// Directory with this cluster's Kubernetes manifests.
     #[arg(long, value_name = "DIR")]
@@ -49,4 +73,17 @@ pub(crate) struct Args {
     /// How log lines are written: text or json.
     #[arg(long, default_value = "text")]
     pub(crate) log_format: LogFormat,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_help_is_a_good_configuration() {
+        let (_, yaml) = EXAMPLE.split_once("\n\n").expect("a sentence, then the example");
+        let yaml = yaml.replacen("passwordFile: tor.key", "password: secret", 1);
+        let config = crate::config::Config::parse(&yaml, std::path::Path::new("example"));
+        assert_eq!(config.expect("good").peers.len(), 1);
+    }
 }

@@ -19,6 +19,7 @@ mod raw;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use error::ConfigError;
@@ -57,6 +58,8 @@ pub(crate) struct PeerConfig {
     pub(crate) connect_retry: Duration,
     /// TCP-MD5 (RFC 2385).
     pub(crate) password: Option<Password>,
+    /// Where the key was read from: a new key in it is taken as soon as it is there.
+    pub(crate) password_file: Option<PathBuf>,
     /// Never dial, wait for the peer.
     pub(crate) passive: bool,
     /// TTL of our packets on an eBGP session.

@@ -187,6 +187,7 @@ impl RawPeer {
             hold_time: Duration::from_secs(hold),
             connect_retry: Duration::from_secs(retry),
             password: self.secret(base)?,
+            password_file: self.password_file.as_ref().map(|file| base.join(file)),
             passive: self.passive,
             ttl: u8::try_from(ttl).unwrap_or(u8::MAX),
             families,

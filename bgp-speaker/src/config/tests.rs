@@ -137,3 +137,20 @@ fn a_changed_file_is_read_once_for_each_change() {
     std::fs::write(&path, GOOD).expect("written");
     assert_eq!(file.changed().expect("changed").expect("good again"), config);
 }
+
+#[test]
+fn a_new_key_in_a_key_file_is_a_change() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, key) = (dir.path().join("speaker.yaml"), dir.path().join("key"));
+    std::fs::write(&key, "first\n").expect("written");
+    std::fs::write(&path, GOOD.replacen("password: s3cret", "passwordFile: key", 1)).expect("written");
+    let (mut file, config) = ConfigFile::open(&path).expect("a good file");
+    assert_eq!(config.peers[0].password, Password::new(b"first"));
+    assert!(file.changed().is_none());
+    std::fs::write(&key, "another\n").expect("written");
+    let config = file.changed().expect("changed").expect("good");
+    assert_eq!(config.peers[0].password, Password::new(b"another"));
+    std::fs::remove_file(&key).expect("removed");
+    let error = file.changed().expect("changed").expect_err("no key").to_string();
+    assert!(error.contains("cannot read passwordFile"), "{error}");
+}

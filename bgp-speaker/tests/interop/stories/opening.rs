@@ -1,7 +1,7 @@
 //! How sessions are opened, and what happens when they cannot be.
 use std::process::Command;
 
-use isthmus_testkit::wait_until;
+use isthmus_testkit::{Need, needs, wait_until};
 
 use super::{Stage, everything, ready, with_every_router};
 use crate::routers::{Kind, Settings};
@@ -161,6 +161,31 @@ fn a_port_in_use_is_one_sentence() {
     );
     assert!(sentence.contains("choose another listen.port"), "{sentence}");
     assert!(first.text("/readyz").is_ok(), "the first one runs on");
+}
+
+/// ```text
+///   node: a daemon without CAP_NET_BIND_SERVICE wants port 179        => one sentence with cause and cure, exit code 1
+/// ```
+#[test]
+fn a_privileged_port_without_the_privilege_is_one_sentence() {
+    let setpriv = Need::Program {
+        name: "setpriv",
+        package: "util-linux",
+    };
+    let story = "a_privileged_port_without_the_privilege_is_one_sentence";
+    if !needs(story, &[Need::Root, setpriv]) {
+        return;
+    }
+    let _others = beside_others();
+    let link = Link::new();
+    let mut speaker = Speaker::prepare(&PeerSettings::default(), true);
+    speaker.restart_under(&link.node, &["setpriv", "--bounding-set", "-net_bind_service"]);
+    let process = speaker.process();
+    let end = isthmus_testkit::wait_for(PATIENCE, "it ends", || process.exited().expect("our child"));
+    assert_eq!(end.expect("ended").code(), Some(1));
+    let said = process.log();
+    let sentence = "port 179 of 0.0.0.0 needs the capability CAP_NET_BIND_SERVICE: run as root, or choose a listen.port above 1023";
+    assert!(said.contains(sentence), "{said}");
 }
 
 /// A configuration that cannot be used never starts a daemon, and never stops one.

@@ -11,7 +11,7 @@ use isthmus_testkit::wait_until;
 
 use super::{Stage, everything, ready, with_every_router};
 use crate::routers::{Kind, Settings};
-use crate::support::{PATIENCE, PeerSettings, beside_others};
+use crate::support::{Cluster, PATIENCE, PeerSettings, beside_others};
 
 with_every_router!(the_router_restarts);
 
@@ -85,6 +85,33 @@ fn routes_survive(kind: Kind, end: impl FnOnce(&mut Stage)) {
     for _ in 0..20 {
         assert_eq!(stage.router.learnt(), all, "after we came back");
     }
+}
+
+#[test]
+fn frr_drops_what_died_while_we_were_away() {
+    what_died_while_we_were_away_is_dropped(Kind::Frr);
+}
+
+#[test]
+fn bird_drops_what_died_while_we_were_away() {
+    what_died_while_we_were_away_is_dropped(Kind::Bird);
+}
+
+/// The last backend dies between `kill -9` and the next start: our first table is complete, its End-of-RIB sweeps the rest.
+fn what_died_while_we_were_away_is_dropped(kind: Kind) {
+    if !ready("what_died_while_we_were_away_is_dropped", kind) {
+        return;
+    }
+    let _others = beside_others();
+    let (settings, peer) = graceful();
+    let mut stage = Stage::new(kind, settings, &peer);
+    stage.wait_up();
+    stage.wait_learnt("the router has all routes", &everything());
+    stage.speaker.kill();
+    stage.speaker.cluster.set_backends(&[]);
+    stage.speaker.restart(&stage.link.node);
+    stage.wait_up();
+    stage.wait_learnt("only the pod CIDRs are left", &Cluster::PODS);
 }
 
 /// An operator who takes the node out of service says so: the routes go at once, although graceful restart is on.

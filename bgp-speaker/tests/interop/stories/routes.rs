@@ -113,12 +113,12 @@ fn frr_figures() {
     withdrawals.sort();
     let (median, worst) = (withdrawals[2], withdrawals[4]);
     println!(
-        "FRR: session up {} ms after start, all routes {} ms, withdrawal at the router {} ms (worst of 5: {} ms), RSS {} KiB",
+        "FRR: session up {} ms after start, all routes {} ms, withdrawal at the router {} ms (worst of 5: {} ms), {} KiB of memory of its own",
         up.as_millis(),
         complete.as_millis(),
         median.as_millis(),
         worst.as_millis(),
-        stage.speaker.resident_kib()
+        stage.speaker.own_memory_kib()
     );
     assert!(up <= Duration::from_secs(2), "session up after {up:?}");
     assert!(worst <= Duration::from_secs(1), "withdrawn after {worst:?}");

@@ -86,7 +86,14 @@ impl Speaker {
 
     /// Starts it, again if it was killed.
     pub(crate) fn restart(&mut self, node: &Namespace) {
-        let mut command = node.command(env!("CARGO_BIN_EXE_bgp-speaker"));
+        self.restart_under(node, &[]);
+    }
+
+    /// Starts it by another program that changes its privileges.
+    pub(crate) fn restart_under(&mut self, node: &Namespace, wrapper: &[&str]) {
+        let mut words = wrapper.iter().copied().chain([env!("CARGO_BIN_EXE_bgp-speaker")]);
+        let mut command = node.command(words.next().unwrap_or_default());
+        command.args(words);
         let path = |name: &str| self.dir.path().join(name);
         command.args(["--node-name", "node-1"]);
         command.arg("--manifests").arg(path("manifests"));
@@ -143,11 +150,11 @@ impl Speaker {
         self.dir.path().join("admin.sock")
     }
 
-    /// Resident memory in KiB.
-    pub(crate) fn resident_kib(&self) -> u64 {
+    /// Memory of its own (not the program's file) in KiB.
+    pub(crate) fn own_memory_kib(&self) -> u64 {
         let pid = self.process.as_ref().expect("it runs").pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
         let figure = line.and_then(|line| line.split_whitespace().nth(1));
         figure.and_then(|figure| figure.parse().ok()).unwrap_or_default()
     }
