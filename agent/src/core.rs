@@ -61,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) gates: BTreeMap<ClusterId, Gate>,
     pub(crate) problems: Problems,
     pub(crate) writes: Writes,
+    /// The nodes that could be probed under the plan.
+    targets: Targets,
+    /// Grows with every plan.
+    pub(crate) plans: u64,
     device: Option<u32>,
     uplinks: Vec<String>,
 }
@@ -82,6 +86,8 @@ impl Core {
                 hooks,
                 ..Writes::default()
             },
+            targets: Targets::new(),
+            plans: 0,
             device: None,
         }
     }
@@ -92,7 +98,7 @@ impl Core {
         let before = (self.datapath.counters().ops_written, self.kernel.writes());
         let same_plan = old.as_ref().is_some_and(|old| !nodes_differ(old, &next));
         if !same_plan {
-            self.plan = Some(self.replan(&next));
+            self.take_plan(&next);
             self.reconcile_network(next.all_synced());
         }
         self.set_gates(&next);
@@ -109,11 +115,17 @@ impl Core {
             return;
         };
         // The underlay's MTU or this node's address may be what changed.
-        self.plan = Some(self.replan(&intents));
+        self.take_plan(&intents);
         self.reconcile_network(intents.all_synced());
     }
 
-    /// Plans the overlay for these intents.
+    fn take_plan(&mut self, intents: &Intents) {
+        let plan = self.replan(intents);
+        self.targets = targets(intents, &plan);
+        self.plan = Some(plan);
+        self.plans += 1;
+    }
+
     fn replan(&mut self, intents: &Intents) -> Plan {
         let nodes = intents.other_nodes();
         let Some(local) = intents.own_node() else {
@@ -184,11 +196,10 @@ impl Core {
 
     /// Decides what a cluster's bit is before the probes have spoken.
     fn set_gates(&mut self, next: &Intents) {
-        let targets = self.targets(next);
         let mut gates = BTreeMap::new();
         for (id, state) in next.clusters() {
             let synced = state.status.synced.has(Resource::Nodes);
-            let gate = match (targets.contains_key(&id), synced) {
+            let gate = match (self.targets.contains_key(&id), synced) {
                 (true, _) => Gate::Probed,
                 (false, true) => Gate::Unprobed,
                 (false, false) => Gate::Waiting,
@@ -208,34 +219,10 @@ impl Core {
         self.gates = gates;
     }
 
-    fn targets(&self, intents: &Intents) -> Targets {
-        let Some(plan) = &self.plan else {
-            return Targets::new();
-        };
-        let mut targets = Targets::new();
-        for (id, state) in intents.clusters() {
-            for node in state.nodes.values() {
-                let reached = |ip: &std::net::IpAddr| plan.routes.contains_key(&(*ip).into());
-                let address = [false, true]
-                    .into_iter()
-                    .filter_map(|v6| overlay_address(node, v6))
-                    .find(reached);
-                if let Some(ip) = address {
-                    targets.entry(id).or_default().insert(node.name.clone(), ip);
-                }
-            }
-        }
-        targets
-    }
-
     /// What to probe now.
     pub(crate) fn probe_plan(&self) -> ProbePlan {
         ProbePlan {
-            targets: self
-                .intents
-                .as_ref()
-                .map(|intents| self.targets(intents))
-                .unwrap_or_default(),
+            targets: self.targets.clone(),
             full_size: self
                 .plan
                 .as_ref()
@@ -329,6 +316,24 @@ impl Core {
         missing.extend(self.problems.maps.iter().cloned());
         missing
     }
+}
+
+/// The nodes of each remote cluster that have an overlay address which the plan reaches.
+fn targets(intents: &Intents, plan: &Plan) -> Targets {
+    let mut targets = Targets::new();
+    for (id, state) in intents.clusters() {
+        for node in state.nodes.values() {
+            let reached = |ip: &std::net::IpAddr| plan.routes.contains_key(&(*ip).into());
+            let address = [false, true]
+                .into_iter()
+                .filter_map(|v6| overlay_address(node, v6))
+                .find(reached);
+            if let Some(ip) = address {
+                targets.entry(id).or_default().insert(node.name.clone(), ip);
+            }
+        }
+    }
+    targets
 }
 
 fn unknown_node(local: &Snapshot, name: &str) -> String {

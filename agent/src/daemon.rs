@@ -97,6 +97,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         masquerade: None,
         masquerade_works: true,
         retry: None,
+        plans: 0,
         shared,
     };
     shell.run().await
@@ -177,6 +178,7 @@ struct Shell {
     masquerade: Option<Masquerade>,
     masquerade_works: bool,
     retry: Option<(Instant, Duration)>,
+    plans: u64,
     shared: Shared,
 }
 
@@ -246,8 +248,7 @@ impl Shell {
         let shared = self.shared.clone();
         let mut core = shared.core();
         core.apply(intents, arrived);
-        self.shared.probes.set_plan(core.probe_plan());
-        self.refresh_masquerade(&core);
+        self.follow_plan(&core);
         self.plan_retry(&core);
     }
 
@@ -259,6 +260,7 @@ impl Shell {
             core.reattach();
         }
         *news = News::default();
+        self.follow_plan(&core);
         self.plan_retry(&core);
     }
 
@@ -266,8 +268,9 @@ impl Shell {
         let shared = self.shared.clone();
         let mut core = shared.core();
         core.mend_network();
+        core.reattach();
         core.retry_maps();
-        self.shared.probes.set_plan(core.probe_plan());
+        self.follow_plan(&core);
         self.plan_retry(&core);
     }
 
@@ -279,6 +282,15 @@ impl Shell {
                 .map_or(Duration::from_millis(500), |(_, last)| after(last));
             (Instant::now() + delay, delay)
         });
+    }
+
+    /// What depends on the plan only changes with it.
+    fn follow_plan(&mut self, core: &Core) {
+        if self.plans != core.plans {
+            self.plans = core.plans;
+            self.shared.probes.set_plan(core.probe_plan());
+            self.refresh_masquerade(core);
+        }
     }
 
     /// Loads the rules in the background when what they are made from has changed.

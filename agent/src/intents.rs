@@ -77,21 +77,13 @@ impl Intents {
 
     /// The nodes to leave out, with their clusters' tables.
     pub(crate) fn dead_nodes(&self) -> DeadNodes<'_> {
+        let clusters: BTreeMap<ClusterId, &RemoteClusterState> = self.clusters().collect();
         let mut nodes: BTreeMap<ClusterId, Vec<&Node>> = BTreeMap::new();
-        for (id, state) in self.clusters() {
-            let dead = state
-                .nodes
-                .values()
-                .filter(|node| self.dead.contains(&(id, node.name.clone())));
-            let dead: Vec<_> = dead.collect();
-            if !dead.is_empty() {
-                nodes.insert(id, dead);
-            }
+        for (id, name) in &self.dead {
+            let node = clusters.get(id).and_then(|state| state.nodes.get(name));
+            nodes.entry(*id).or_default().extend(node);
         }
-        DeadNodes {
-            nodes,
-            clusters: self.clusters().collect(),
-        }
+        DeadNodes { nodes, clusters }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`Wanted::update`] says which rows may differ. Whatever it cannot follow step by step (new clusters, dead nodes, another
 //! plan) it computes anew; the tests hold both ways against each other.
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -217,12 +218,23 @@ fn rows_that_differ<K: Ord + Clone, V>(
     if Arc::ptr_eq(old, new) {
         return BTreeSet::new();
     }
-    let differs = |(key, value): (&K, &Arc<V>)| {
-        let same = old.get(key).is_some_and(|before| Arc::ptr_eq(before, value));
-        (!same).then(|| key.clone())
-    };
-    let gone = old.keys().filter(|key| !new.contains_key(key)).cloned();
-    new.iter().filter_map(differs).chain(gone).collect()
+    // Both are sorted: one walk through both.
+    let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
+    let mut found = BTreeSet::new();
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (None, None) => return found,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let gone = (order != Ordering::Greater).then(|| before.next()).flatten();
+        let come = (order != Ordering::Less).then(|| after.next()).flatten();
+        let same = matches!((gone, come), (Some((_, a)), Some((_, b))) if Arc::ptr_eq(a, b));
+        if !same {
+            found.extend(gone.or(come).map(|(key, _)| key.clone()));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 //! Each round sends one echo to each probed node, with an identifier that no earlier round used, so that a flow which is
 //! stuck somewhere on the path cannot look like life. Every `full_every`-th round sends a second echo that fills the MTU: its
 //! fate is reported, and decides nothing.
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -147,6 +147,8 @@ struct NodeProbe {
 struct ClusterProbe {
     verdict: Verdict,
     next_round: Instant,
+    /// When something of it is due: its place in [`Prober::wakes`].
+    wake: Instant,
     nodes: BTreeMap<NodeName, NodeProbe>,
 }
 
@@ -157,6 +159,9 @@ pub(crate) struct Prober {
     salt: u16,
     rounds: u64,
     clusters: BTreeMap<ClusterId, ClusterProbe>,
+    /// Who is due when: 500 clusters cost no more for a packet than one.
+    wakes: BTreeSet<(Instant, ClusterId)>,
+    by_ip: BTreeMap<IpAddr, (ClusterId, NodeName)>,
     outputs: VecDeque<Output>,
 }
 
@@ -168,6 +173,8 @@ impl Prober {
             salt,
             rounds: 0,
             clusters: BTreeMap::new(),
+            wakes: BTreeSet::new(),
+            by_ip: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -176,75 +183,67 @@ impl Prober {
     pub(crate) fn set_targets(&mut self, now: Instant, targets: &Targets) {
         self.clusters
             .retain(|id, _| targets.get(id).is_some_and(|nodes| !nodes.is_empty()));
+        (self.wakes, self.by_ip) = (BTreeSet::new(), BTreeMap::new());
         for (id, nodes) in targets.iter().filter(|(_, nodes)| !nodes.is_empty()) {
             let chosen = spread(nodes);
+            // Clusters take turns within a round, so that 500 of them are no burst.
+            let first = now + self.config.interval * u32::from(id.value() % 16) / 64;
             let cluster = self.clusters.entry(*id).or_insert_with(|| ClusterProbe {
                 verdict: Verdict::Unknown,
-                // Clusters take turns within a round, so that 500 of them are no burst.
-                next_round: now + self.config.interval * u32::from(id.value() % 16) / 64,
+                next_round: first,
+                wake: first,
                 nodes: BTreeMap::new(),
             });
             cluster
                 .nodes
                 .retain(|name, node| chosen.get(name) == Some(&node.report.ip));
             for (name, ip) in chosen {
+                self.by_ip.insert(ip, (*id, name.clone()));
                 cluster.nodes.entry(name).or_insert_with(|| NodeProbe::new(ip));
             }
             judge(*id, cluster, &mut self.outputs);
+            cluster.wake = cluster.next_wake();
+            self.wakes.insert((cluster.wake, *id));
         }
     }
 
     /// When [`Self::handle_timeout`] wants to be called next; ask again after every call of anything else.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = |cluster: &ClusterProbe| {
-            let open = |node: &NodeProbe| {
-                node.outstanding
-                    .iter()
-                    .filter(|s| !s.missed)
-                    .map(|s| s.deadline)
-                    .min()
-            };
-            cluster.nodes.values().filter_map(open).min()
-        };
-        let next = |cluster: &ClusterProbe| deadlines(cluster).into_iter().chain([cluster.next_round]).min();
-        self.clusters.values().filter_map(next).min()
+        self.wakes.first().map(|(at, _)| *at)
     }
 
     /// Counts what was not answered in time, and begins the rounds that are due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        for (id, cluster) in &mut self.clusters {
-            for (name, node) in &mut cluster.nodes {
-                if node.expire(now, &self.config) {
-                    self.outputs
-                        .push_back(Output::Node(*id, name.clone(), node.report.verdict));
-                }
+        while let Some((at, id)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, id));
+            if let Some(cluster) = self.clusters.get_mut(&id) {
+                self.rounds += u64::from(cluster.next_round <= now);
+                cluster.handle_timeout(now, id, (self.rounds, self.salt), &self.config, &mut self.outputs);
+                cluster.wake = cluster.next_wake();
+                self.wakes.insert((cluster.wake, id));
             }
-            judge(*id, cluster, &mut self.outputs);
-            if cluster.next_round > now {
-                continue;
-            }
-            self.rounds += 1;
-            for node in cluster.nodes.values_mut() {
-                node.send(now, self.rounds, self.salt, &self.config, &mut self.outputs);
-            }
-            // After a pause (a stopped process, a suspended machine) rounds are not made up for.
-            cluster.next_round =
-                (cluster.next_round + self.config.interval).max(now + self.config.interval / 2);
         }
     }
 
     /// An echo reply came.
     pub(crate) fn handle_reply(&mut self, now: Instant, from: IpAddr, ident: u16, seq: u16) {
-        for (id, cluster) in &mut self.clusters {
-            let Some((name, node)) = cluster.nodes.iter_mut().find(|(_, node)| node.report.ip == from) else {
-                continue;
-            };
-            if node.answer(now, ident, seq, &self.config) {
-                self.outputs
-                    .push_back(Output::Node(*id, name.clone(), node.report.verdict));
-            }
+        let Some((id, name)) = self.by_ip.get(&from) else {
+            return;
+        };
+        let Some(cluster) = self.clusters.get_mut(id) else {
+            return;
+        };
+        let Some(node) = cluster.nodes.get_mut(name) else {
+            return;
+        };
+        if node.answer(now, ident, seq, &self.config) {
+            self.outputs
+                .push_back(Output::Node(*id, name.clone(), node.report.verdict));
             judge(*id, cluster, &mut self.outputs);
         }
+        self.wakes.remove(&(cluster.wake, *id));
+        cluster.wake = cluster.next_wake();
+        self.wakes.insert((cluster.wake, *id));
     }
 
     /// The next thing to do; call until it is empty after every call of anything else.
@@ -265,6 +264,47 @@ impl Prober {
             .iter()
             .map(|(id, c)| (*id, (c.verdict, nodes(c))))
             .collect()
+    }
+}
+
+impl ClusterProbe {
+    fn next_wake(&self) -> Instant {
+        let open = |node: &NodeProbe| {
+            node.outstanding
+                .iter()
+                .filter(|s| !s.missed)
+                .map(|s| s.deadline)
+                .min()
+        };
+        self.nodes
+            .values()
+            .filter_map(open)
+            .chain([self.next_round])
+            .min()
+            .unwrap_or(self.next_round)
+    }
+
+    fn handle_timeout(
+        &mut self,
+        now: Instant,
+        id: ClusterId,
+        (round, salt): (u64, u16),
+        config: &ProbeConfig,
+        outputs: &mut VecDeque<Output>,
+    ) {
+        for (name, node) in &mut self.nodes {
+            if node.expire(now, config) {
+                outputs.push_back(Output::Node(id, name.clone(), node.report.verdict));
+            }
+        }
+        judge(id, self, outputs);
+        if self.next_round <= now {
+            for node in self.nodes.values_mut() {
+                node.send(now, round, salt, config, outputs);
+            }
+            // After a pause (a stopped process, a suspended machine) rounds are not made up for.
+            self.next_round = (self.next_round + config.interval).max(now + config.interval / 2);
+        }
     }
 }
 

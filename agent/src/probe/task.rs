@@ -2,7 +2,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use isthmus_datapath::AliveBits;
@@ -39,7 +39,7 @@ pub(crate) struct ProbePlan {
 #[derive(Debug)]
 pub(crate) struct ProbeTask {
     plans: watch::Sender<ProbePlan>,
-    report: Arc<Mutex<Report>>,
+    prober: Arc<Mutex<Prober>>,
 }
 
 impl ProbeTask {
@@ -54,13 +54,12 @@ impl ProbeTask {
             v6: raw_socket(true),
         };
         let (plans, plan) = watch::channel(ProbePlan::default());
-        let report = Arc::new(Mutex::new(Report::new()));
+        let prober = Arc::new(Mutex::new(Prober::new(config, salt())));
         let shell = Shell {
-            prober: Prober::new(config, salt()),
+            prober: Arc::clone(&prober),
             plan,
             alive,
             events,
-            report: Arc::clone(&report),
             full_size: 0,
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -69,7 +68,7 @@ impl ProbeTask {
         std::thread::Builder::new()
             .name("isthmus-probe".to_owned())
             .spawn(move || runtime.block_on(shell.run(sockets)))?;
-        Ok(Self { plans, report })
+        Ok(Self { plans, prober })
     }
 
     /// Changes what is probed.
@@ -83,7 +82,7 @@ impl ProbeTask {
 
     /// What is known now.
     pub(crate) fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.prober).report()
     }
 }
 
@@ -94,11 +93,10 @@ struct Sockets {
 }
 
 struct Shell {
-    prober: Prober,
+    prober: Arc<Mutex<Prober>>,
     plan: watch::Receiver<ProbePlan>,
     alive: AliveBits,
     events: mpsc::UnboundedSender<ProbeEvent>,
-    report: Arc<Mutex<Report>>,
     full_size: usize,
 }
 
@@ -107,7 +105,7 @@ impl Shell {
         let v4 = register(sockets.v4, "IPv4");
         let v6 = register(sockets.v6, "IPv6");
         loop {
-            let wake = self.prober.poll_timeout();
+            let wake = lock(&self.prober).poll_timeout();
             let sleep = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -122,7 +120,7 @@ impl Shell {
                     }
                     let plan = self.plan.borrow_and_update().clone();
                     self.full_size = plan.full_size;
-                    self.prober.set_targets(Instant::now(), &plan.targets);
+                    lock(&self.prober).set_targets(Instant::now(), &plan.targets);
                 }
                 () = readable(v4.as_ref()) => {}
                 () = readable(v6.as_ref()) => {}
@@ -131,7 +129,7 @@ impl Shell {
             // Answers first: a late wake-up of ours must not look like a miss.
             self.drain(v4.as_ref(), false);
             self.drain(v6.as_ref(), true);
-            self.prober.handle_timeout(Instant::now());
+            lock(&self.prober).handle_timeout(Instant::now());
             self.output(v4.as_ref(), v6.as_ref());
         }
     }
@@ -140,14 +138,15 @@ impl Shell {
         let mut buffer = [0; 2048];
         while let Some(Ok((length, from))) = socket.map(|socket| socket.try_recv_from(&mut buffer)) {
             if let Some((ident, seq)) = echo::reply(v6, &buffer[..length]) {
-                self.prober.handle_reply(Instant::now(), from.ip(), ident, seq);
+                lock(&self.prober).handle_reply(Instant::now(), from.ip(), ident, seq);
             }
         }
     }
 
     fn output(&mut self, v4: Option<&UdpSocket>, v6: Option<&UdpSocket>) {
         let mut events = Vec::new();
-        while let Some(output) = self.prober.poll_output() {
+        let mut prober = lock(&self.prober);
+        while let Some(output) = prober.poll_output() {
             match output {
                 Output::Send(probe) => send(if probe.to.is_ipv6() { v6 } else { v4 }, probe, self.full_size),
                 Output::Cluster(id, verdict) => {
@@ -162,12 +161,17 @@ impl Shell {
                 }
             }
         }
-        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = self.prober.report();
+        drop(prober);
         for event in events {
             // Nobody listens only while the agent ends.
             let _ = self.events.send(event);
         }
     }
+}
+
+/// A poisoned lock is a panic elsewhere: the machine's state is whole after every call.
+fn lock(prober: &Mutex<Prober>) -> MutexGuard<'_, Prober> {
+    prober.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn readable(socket: Option<&UdpSocket>) {
