@@ -128,6 +128,9 @@ pub(crate) enum LabCommand {
     Demo {
         #[command(flatten)]
         lab: LabName,
+        /// How to show the summary.
+        #[arg(short, long, value_enum, default_value = "table")]
+        output: Format,
     },
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use crate::cli::{BgpCommand, Cli, Command, ListArgs};
+use crate::cli::{BgpCommand, Cli, Command, LabCommand, ListArgs};
 use crate::connect;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
@@ -76,7 +76,7 @@ fn format_of(command: &Command) -> Format {
         }
         Command::Bgp(BgpCommand::Peers(args)) => of(args),
         Command::Bgp(BgpCommand::Routes { list, .. }) => of(list),
-        Command::Lab(crate::cli::LabCommand::Status { output, .. }) => *output,
+        Command::Lab(LabCommand::Status { output, .. } | LabCommand::Demo { output, .. }) => *output,
         _ => Format::Table,
     }
 }

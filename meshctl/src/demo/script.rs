@@ -1,18 +1,22 @@
 //! The frame of the demo: each step is told, done, measured and judged.
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use crate::failure::Outcome;
 use crate::lab::Lab;
 use crate::progress::{Mark, Progress};
 
 /// What a step came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct StepResult {
     /// Its name.
+    #[serde(rename = "step")]
     pub(super) name: &'static str,
     /// What was measured, in words.
     pub(super) measured: String,
     /// What it must reach.
+    #[serde(rename = "must")]
     pub(super) target: &'static str,
     /// Whether it did.
     pub(super) held: bool,
@@ -73,8 +77,8 @@ impl<'s> Script<'s> {
     }
 
     /// What the steps came to, in their order.
-    pub(super) fn results(&self) -> &[StepResult] {
-        &self.results
+    pub(super) fn into_results(self) -> Vec<StepResult> {
+        self.results
     }
 }
 

@@ -6,21 +6,21 @@ use isthmus_topology::picture::{Picture, PictureCluster, PictureLink, PictureNod
 use super::script::StepResult;
 use crate::lab::plan::{Cluster, Node, TOR_AS};
 use crate::lab::{Lab, admin};
-use crate::output::align;
+use crate::output::TableRow;
 
-/// One line for each step.
-pub(super) fn table(results: &[StepResult]) -> String {
-    let mut lines = vec![["STEP", "HELD", "MUST", "MEASURED"].map(str::to_owned).to_vec()];
-    for result in results {
-        let held = if result.held { "yes" } else { "NO" };
-        lines.push(vec![
-            result.name.into(),
+impl TableRow for StepResult {
+    const HEADINGS: (&'static [&'static str], &'static [&'static str]) =
+        (&["STEP", "HELD", "MUST", "MEASURED"], &[]);
+
+    fn cells(&self) -> Vec<String> {
+        let held = if self.held { "yes" } else { "NO" };
+        vec![
+            self.name.into(),
             held.into(),
-            result.target.into(),
-            result.measured.clone(),
-        ]);
+            self.target.into(),
+            self.measured.clone(),
+        ]
     }
-    align(&lines)
 }
 
 /// The mesh as it stands now.
@@ -91,6 +91,7 @@ STEP      HELD  MUST   MEASURED
 failover  yes   50 ms  12 ms
 cut       NO    50 ms  12 ms
 ";
-        assert_eq!(table(&[step("failover", true), step("cut", false)]), expected);
+        let rows = [step("failover", true), step("cut", false)];
+        assert_eq!(crate::output::render(&rows, false), expected);
     }
 }

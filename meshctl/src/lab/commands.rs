@@ -28,7 +28,7 @@ pub(crate) fn run(command: &LabCommand, progress: &Progress) -> Outcome<Exit> {
         LabCommand::Shell { lab, place } => Err(shell(&Lab::open(&lab.name)?, place)),
         LabCommand::Break { lab, part } => change(&lab.name, part, true, progress),
         LabCommand::Heal { lab, part } => change(&lab.name, part, false, progress),
-        LabCommand::Demo { lab } => demo::run(&Lab::open(&lab.name)?, progress),
+        LabCommand::Demo { lab, output } => demo::run(&Lab::open(&lab.name)?, *output, progress),
     }
 }
 

@@ -70,7 +70,8 @@ fn write_certificates(pki: &Path, cluster: &Cluster) -> Outcome {
     Ok(())
 }
 
-/// Hold time 3 s: a router that vanished is left after three seconds. Graceful restart: one that restarts is not.
+/// Hold time 3 s, graceful restart 2 s: a speaker that is killed has so long to come back, and a node that vanishes is left
+/// by the router after five seconds at most.
 fn speaker_conf(cluster: &Cluster, node: &Node) -> String {
     let mut text = format!(
         "localASN: {}\nrouterID: {}\npeers:\n",
@@ -81,7 +82,7 @@ fn speaker_conf(cluster: &Cluster, node: &Node) -> String {
     let _ = write!(
         text,
         "- name: tor\n  peerAddress: {}\n  peerASN: {TOR_AS}\n  holdTimeSeconds: 3\n  connectRetryTimeSeconds: 1\n  \
-         gracefulRestart: {{enabled: true, restartTimeSeconds: 30}}\n",
+         gracefulRestart: {{enabled: true, restartTimeSeconds: 2}}\n",
         node.uplink.tor[0].addr()
     );
     text

@@ -124,11 +124,14 @@ pub(crate) fn hints(lab: &Lab) -> String {
         "bird" => super::router::Router::Bird,
         _ => super::router::Router::Own,
     };
+    let meshctl = std::env::args().next().unwrap_or_else(|| "meshctl".into());
     format!(
-        "next: meshctl lab exec --name {name} client -- curl -s http://{VIP}/\n\
-         \x20     meshctl lab shell --name {name} {pod}\n\
-         \x20     meshctl lab exec --name {name} tor -- {}\n\
-         \x20     meshctl lab break --name {name} pods:east/{ECHO}   (and lab heal)\n",
+        "next: {meshctl} lab exec --name {name} client -- curl -s http://{VIP}/\n\
+         \x20     {meshctl} status --lab {name}   (or services, nodes, bgp peers, bgp routes out)\n\
+         \x20     {meshctl} lab shell --name {name} {pod}\n\
+         \x20     {meshctl} lab exec --name {name} tor -- {}\n\
+         \x20     {meshctl} lab break --name {name} pods:east/{ECHO}   (then lab heal)\n\
+         \x20     {meshctl} lab down --name {name}\n",
         tor.look(&lab.paths),
     )
 }

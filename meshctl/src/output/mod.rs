@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::exit::Exit;
 use crate::failure::{Failure, Outcome};
 
-pub(crate) use table::{TableRow, age, align, render};
+pub(crate) use table::{TableRow, age, render};
 
 /// The version of every object that is printed as JSON or YAML.
 pub(crate) const API_VERSION: &str = "cli.isthmus.io/v1";

@@ -38,7 +38,7 @@ fn shown(cell: String) -> String {
 }
 
 /// Pads every column to its widest cell; no spaces at the end of a line.
-pub(crate) fn align(lines: &[Vec<String>]) -> String {
+fn align(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = lines.iter().filter_map(|line| line.get(column));
