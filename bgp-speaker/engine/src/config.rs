@@ -56,7 +56,7 @@ pub struct PeerConfig {
     pub admin: AdminState,
     /// Hold time that we propose, in seconds: 0 (no timers) or 3 to 65535.
     pub hold_time: u16,
-    /// Keepalive interval in seconds; `None`, and anything above a third of the negotiated hold time, is a third of it.
+    /// Keepalive interval in seconds; `None`, 0, and anything above a third of the negotiated hold time, is a third of it.
     pub keepalive: Option<u16>,
     /// The longest pause between two attempts to connect. The first pause after a failure is half a second, and
     /// doubles from there.

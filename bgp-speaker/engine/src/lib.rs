@@ -9,7 +9,8 @@
 //!  timer ─ timeout() ──▶└─────────┘ ── poll_timeout() ──▶ timer
 //! ```
 //!
-//! 1. Feed what there is: [`Speaker::handle_input`] for every socket event, [`Speaker::handle_timeout`] when due.
+//! 1. Feed what there is: [`Speaker::handle_input`] for every socket event, then [`Speaker::handle_timeout`] if due. In this order: after a
+//!    pause (a suspended machine, a long computation) bytes that wait in a socket must be seen before the hold timer is.
 //! 2. Then take [`Speaker::poll_output`] until it is `None`. Routes that changed meanwhile are packed into UPDATEs only here,
 //!    so many changes fed in one go cost one message.
 //! 3. Sleep until [`Speaker::poll_timeout`] or the next socket event.

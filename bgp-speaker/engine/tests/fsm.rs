@@ -350,3 +350,22 @@ fn a_thousand_connections_from_one_peer() {
         "no peer is configured with the address 192.0.2.77"
     );
 }
+
+/// A keepalive interval of zero would be a timer that is always due; it means "the usual interval".
+#[test]
+fn a_keepalive_interval_of_zero_does_not_spin() {
+    let mut rig = Rig::new();
+    rig.peers.get_mut(&PEER).unwrap().keepalive = Some(0);
+    rig.apply();
+    rig.timeout();
+    rig.connected();
+    rig.feed(&open(|_| {}));
+    rig.feed(&keepalive());
+    assert_eq!(
+        rig.speaker.peer(PEER).unwrap().keepalive,
+        Some(Duration::from_secs(3))
+    );
+    let start = rig.now;
+    rig.timeout();
+    assert_eq!(rig.now - start, Duration::from_secs(3));
+}

@@ -275,7 +275,7 @@ impl Peer {
         let recent = self
             .last_error
             .as_ref()
-            .is_some_and(|error| error.told && now - error.at < WORTH);
+            .is_some_and(|error| error.told && now.saturating_sub(error.at) < WORTH);
         if told || was_established || !recent {
             self.last_error = Some(LastError {
                 text: reason.to_string(),

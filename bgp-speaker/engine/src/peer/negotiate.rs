@@ -72,9 +72,8 @@ pub(crate) fn negotiate(
     }
     let hold_time = config.hold_time.min(open.hold_time);
     let third = Duration::from_secs(u64::from(hold_time)) / 3;
-    let wanted = config
-        .keepalive
-        .map_or(third, |seconds| Duration::from_secs(seconds.into()).min(third));
+    let asked = config.keepalive.filter(|seconds| *seconds > 0);
+    let wanted = asked.map_or(third, |seconds| Duration::from_secs(seconds.into()).min(third));
     Ok(Session {
         conn: connection.id,
         asn: open.asn,

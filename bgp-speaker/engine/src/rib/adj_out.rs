@@ -1,5 +1,5 @@
 //! What one peer has been sent of one family, and what still has to be looked at.
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::intern::AttrId;
 
@@ -12,7 +12,7 @@ const AGAIN: u32 = 1 << 31;
 pub(crate) struct AdjOut {
     /// For each slot: nothing, or the number of the attributes that were sent plus one.
     sent: Vec<u32>,
-    dirty: Vec<u32>,
+    dirty: VecDeque<u32>,
     is_dirty: Vec<bool>,
     /// How many prefixes the peer has been sent and has not been told to forget.
     pub(crate) count: usize,
@@ -31,19 +31,18 @@ impl AdjOut {
             self.is_dirty.resize(at + 1, false);
         }
         if !std::mem::replace(&mut self.is_dirty[at], true) {
-            self.dirty.push(id);
+            self.dirty.push_back(id);
         }
     }
 
     /// Up to `limit` slots to look at, oldest first.
     pub(crate) fn take_dirty(&mut self, limit: usize) -> Vec<u32> {
-        let rest = self.dirty.split_off(limit.min(self.dirty.len()));
-        let taken = std::mem::replace(&mut self.dirty, rest);
+        let taken: Vec<u32> = self.dirty.drain(..limit.min(self.dirty.len())).collect();
         taken.iter().for_each(|id| self.is_dirty[*id as usize] = false);
         taken
     }
 
-    pub(crate) const fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.dirty.is_empty()
     }
 

@@ -163,6 +163,10 @@ impl Rib {
         let id = table.find_or_add(prefix);
         let slot = &mut table.slots[id as usize];
         let Some(at) = slot.paths.iter().position(|old| old.source == path.source) else {
+            // Most prefixes have one path, so the first one does not take room for four.
+            if slot.paths.capacity() == 0 {
+                slot.paths.reserve_exact(1);
+            }
             slot.paths.push(path);
             table.touch(id);
             return None;
