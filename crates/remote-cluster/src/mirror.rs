@@ -3,12 +3,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use isthmus_kvstore::{Exporter, validate};
+use isthmus_kvstore::{Exporter, Tree, entry_key, validate};
 use isthmus_topology::{ClusterName, Identity, IpIdentity, NodeName, ServiceName, ServiceSlice};
 use jiff::Timestamp;
 
 mod services;
 
+use crate::feed::family;
 use crate::{Rejection, RemoteClusterState, RemoteConfig, Resource};
 
 /// The tables of one remote cluster, as they are filled.
@@ -54,16 +55,20 @@ impl Mirror {
 
     /// Takes a value; `at` is for the record of a refusal. Says whether it was accepted.
     pub(crate) fn put(&mut self, resource: Resource, suffix: &[u8], value: &[u8], at: Timestamp) -> bool {
-        let key = String::from_utf8_lossy(suffix);
-        match self.accept(resource, suffix, value) {
-            Ok(()) => true,
-            Err(reason) => {
-                let cluster = &self.state.name;
-                tracing::warn!(%cluster, %resource, %key, %reason, "value refused, the last good one stays");
-                let key = format!("{resource}/{key}");
-                self.state.rejected.push(resource, Rejection { key, reason, at });
-                false
-            }
+        let Err(reason) = self.accept(resource, suffix, value) else {
+            return true;
+        };
+        let (cluster, tree) = (&self.state.name, self.tree());
+        let key = entry_key(tree, family(resource), cluster, String::from_utf8_lossy(suffix));
+        tracing::warn!(%cluster, key, reason, "value refused, the last good one stays");
+        self.state.rejected.push(resource, Rejection { key, reason, at });
+        false
+    }
+
+    fn tree(&self) -> Tree {
+        match self.state.config {
+            Some(config) if config.cached => Tree::Cache,
+            _ => Tree::State,
         }
     }
 

@@ -164,7 +164,7 @@ impl RemoteClusterStatus {
 /// A value that was refused: the one before it stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Rejection {
-    /// The key in the remote store.
+    /// The key in the remote store, as `etcdctl get` takes it.
     pub key: String,
     /// What is wrong with the value.
     pub reason: String,

@@ -220,6 +220,6 @@ async fn a_big_cluster_is_read_quickly_and_followed_under_churn() -> Outcome {
         times[times.len() - 2]
     );
     assert!(changes >= 100);
-    assert!(times[times.len() / 2] < Duration::from_millis(20), "{times:?}");
+    assert!(times[times.len() / 2] < Duration::from_millis(50), "{times:?}");
     Ok(())
 }

@@ -128,7 +128,7 @@ fn a_refused_value_leaves_the_last_good_one_and_is_counted() {
     assert_eq!(shown(&mirror), ["10.0.0.1/32=70000"]);
     assert_eq!(mirror.state.rejected.total(), 5);
     let first = &mirror.state.rejected.recent[0];
-    assert_eq!(first.key, "ip/10.0.0.1");
+    assert_eq!(first.key, "cilium/state/ip/v1/default/10.0.0.1");
     assert!(first.reason.contains("140000 is outside"), "{}", first.reason);
     for _ in 0..100 {
         put(&mut mirror, Resource::Nodes, "n", "");
@@ -168,7 +168,7 @@ fn what_cilium_wrote_is_taken() {
         for (key, value) in recorded() {
             for resource in Resource::ALL {
                 let feed = crate::feed::Feed::Table(resource);
-                let prefix = feed.prefix(&mirror.state.name, isthmus_kvstore::Tree::State);
+                let prefix = feed.prefix(&mirror.state.name, Tree::State);
                 if let Some(suffix) = key.strip_prefix(&prefix) {
                     assert!(put(&mut mirror, resource, suffix, value), "{key}");
                 }
