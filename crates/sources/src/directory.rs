@@ -87,23 +87,28 @@ impl Directory {
 
     /// Looks at every file, reads those that changed, and forgets those that are gone.
     pub(crate) fn rescan(&mut self) {
+        let read = self.read_below(&self.root.clone());
+        let told = |error| format!("the directory cannot be read, what it held stays in force: {error}");
+        self.lost = read.err().map(told);
+    }
+
+    /// Looks at some paths only: files, or directories with everything in them.
+    pub(crate) fn refresh(&mut self, paths: &BTreeSet<PathBuf>) {
+        for path in paths {
+            match std::fs::metadata(path) {
+                // If it vanishes now, its own event is on the way.
+                Ok(metadata) if metadata.is_dir() => drop(self.read_below(path)),
+                Ok(metadata) if is_manifest(path) => self.load(&Arc::from(path.as_path()), &metadata),
+                Ok(_) => {}
+                Err(_) => self.forget_below(path, &BTreeMap::new()),
+            }
+        }
+    }
+
+    fn read_below(&mut self, directory: &Path) -> std::io::Result<()> {
         let mut found = BTreeMap::new();
-        if let Err(error) = walk(&self.root, MAX_DEPTH, &mut found) {
-            self.lost = Some(format!(
-                "the directory cannot be read, what it held stays in force: {error}"
-            ));
-            return;
-        }
-        self.lost = None;
-        let gone: Vec<_> = self
-            .files
-            .keys()
-            .filter(|path| !found.contains_key(*path))
-            .cloned()
-            .collect();
-        for path in gone {
-            self.forget(&path);
-        }
+        walk(directory, MAX_DEPTH, &mut found)?;
+        self.forget_below(directory, &found);
         for (path, metadata) in found {
             if self
                 .files
@@ -113,29 +118,13 @@ impl Directory {
                 self.load(&path, &metadata);
             }
         }
+        Ok(())
     }
 
-    /// Looks at some paths only: files, or directories with everything in them.
-    pub(crate) fn refresh(&mut self, paths: &BTreeSet<PathBuf>) {
-        for path in paths {
-            match std::fs::metadata(path) {
-                Ok(metadata) if metadata.is_dir() => {
-                    let mut found = BTreeMap::new();
-                    if walk(path, MAX_DEPTH, &mut found).is_ok() {
-                        found
-                            .iter()
-                            .for_each(|(path, metadata)| self.load(path, metadata));
-                    }
-                }
-                Ok(metadata) if is_manifest(path) => self.load(&Arc::from(path.as_path()), &metadata),
-                Ok(_) => {}
-                Err(_) => {
-                    let below = self.files.keys().filter(|file| file.starts_with(path));
-                    let gone: Vec<_> = below.cloned().collect();
-                    gone.iter().for_each(|file| self.forget(file));
-                }
-            }
-        }
+    fn forget_below(&mut self, path: &Path, found: &BTreeMap<Arc<Path>, Metadata>) {
+        let below = self.files.keys().filter(|file| file.starts_with(path));
+        let gone: Vec<_> = below.filter(|file| !found.contains_key(*file)).cloned().collect();
+        gone.iter().for_each(|file| self.forget(file));
     }
 
     fn forget(&mut self, path: &Arc<Path>) {

@@ -68,7 +68,13 @@ fn watch_directory(root: &Path, wake: &Sender<Wake>) -> Result<INotifyWatcher, S
         // The thread has ended: nobody wants to know any more.
         let _ = wake.send(Wake::Event(event));
     };
-    let refused = |error| SourceError::watch(root, error);
+    let refused = |error: notify::Error| match error.kind {
+        notify::ErrorKind::MaxFilesWatch => SourceError::watch(
+            root,
+            "too many directories are watched: raise fs.inotify.max_user_watches",
+        ),
+        _ => SourceError::watch(root, error),
+    };
     let mut watcher = INotifyWatcher::new(handler, Config::default()).map_err(refused)?;
     watcher.watch(root, RecursiveMode::Recursive).map_err(refused)?;
     Ok(watcher)

@@ -6,6 +6,8 @@ mod allocate;
 mod nodes;
 mod pods;
 mod services;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
