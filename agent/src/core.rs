@@ -120,6 +120,13 @@ impl Core {
     }
 
     fn take_plan(&mut self, intents: &Intents) {
+        let known = intents
+            .own_node()
+            .is_some_and(|node| node.tunnel_endpoint().is_some());
+        if !known && self.plan.as_ref().is_some_and(|plan| plan.device.is_some()) {
+            // Somebody has lost this node's manifest: its routes and entries stay as they are.
+            return;
+        }
         let plan = self.replan(intents);
         self.targets = targets(intents, &plan);
         self.plan = Some(plan);
@@ -145,7 +152,10 @@ impl Core {
         let Some(plan) = &self.plan else {
             return;
         };
-        let outcome = self.kernel.reconcile(plan, complete && plan.device.is_some());
+        if plan.device.is_none() {
+            return; // nothing is known of this node: nothing of it is touched
+        }
+        let outcome = self.kernel.reconcile(plan, complete);
         if outcome.applied > 0 {
             tracing::info!(
                 ops = outcome.applied,
@@ -156,9 +166,7 @@ impl Core {
         self.problems.network = outcome.problems;
         let v6 = plan.routes.keys().any(|net| net.addr().is_ipv6());
         if outcome.device.is_some() {
-            let uplinks = self.present_uplinks();
-            let wanted = kernel::sysctls(&self.args.overlay_device, &uplinks, v6);
-            let (written, problems) = kernel::set_sysctls(&wanted);
+            let (written, problems) = kernel::set_sysctls(&self.args.overlay_device, v6);
             self.writes.sysctls += written;
             self.problems.sysctls = problems;
         }

@@ -68,7 +68,7 @@ impl Intents {
 
     /// True if every source has said all it knows: what nobody wants may go.
     pub(crate) fn all_synced(&self) -> bool {
-        let local = self.local.complete && !self.local.partial;
+        let local = self.local.complete && !self.local.partial && self.own_node().is_some();
         local
             && [Resource::Nodes, Resource::Ips, Resource::Services]
                 .iter()

@@ -310,31 +310,45 @@ fn read_rule(rule: netlink::Rule) -> Rule {
     }
 }
 
-/// The kernel settings that the data path needs, each with why.
-pub(crate) fn sysctls(device: &str, uplinks: &[String], v6: bool) -> Vec<(String, &'static str)> {
+/// Sets the kernel settings that the data path needs; how many were written, and what failed. A setting that has its value is
+/// not written.
+pub(crate) fn set_sysctls(device: &str, v6: bool) -> (u64, Vec<String>) {
     let mut wanted = vec![("net/ipv4/ip_forward".to_owned(), "1")];
+    // Loose reverse path filter: an answer may come by another way than packets to its source would take.
+    let strict = |name: &str| sysctl::read(name).is_ok_and(|value| value == "1");
+    let own = format!("net/ipv4/conf/{device}/rp_filter");
+    if strict(&own) || strict("net/ipv4/conf/all/rp_filter") {
+        wanted.push((own, "2"));
+    }
     if v6 {
+        wanted.extend(keep_router_advertisements());
         wanted.push(("net/ipv6/conf/all/forwarding".to_owned(), "1"));
     }
-    // Loose (2): answers of a pod may come by another way than packets to it would take.
-    for link in uplinks.iter().map(String::as_str).chain([device]) {
-        wanted.push((format!("net/ipv4/conf/{link}/rp_filter"), "2"));
-    }
-    wanted
-}
-
-/// Sets kernel settings that differ; how many were written, and what failed. Where reverse path filtering is off it stays off.
-pub(crate) fn set_sysctls(wanted: &[(String, &'static str)]) -> (u64, Vec<String>) {
     let (mut written, mut problems) = (0, Vec::new());
     for (name, value) in wanted {
-        let off = name.ends_with("rp_filter") && sysctl::read(name).is_ok_and(|v| v == "0");
-        if off && sysctl::read("net/ipv4/conf/all/rp_filter").is_ok_and(|v| v != "1") {
-            continue;
-        }
-        match sysctl::write(name, value) {
+        match sysctl::write(&name, value) {
             Ok(changed) => written += u64::from(changed),
             Err(e) => problems.push(e.to_string()),
         }
     }
     (written, problems)
+}
+
+/// A host that starts to forward IPv6 no longer takes its default route from router advertisements, unless its links say 2.
+fn keep_router_advertisements() -> Vec<(String, &'static str)> {
+    if !sysctl::read("net/ipv6/conf/all/forwarding").is_ok_and(|value| value == "0") {
+        return Vec::new();
+    }
+    let links = std::fs::read_dir("/proc/sys/net/ipv6/conf")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let names = links.filter_map(|link| link.file_name().into_string().ok());
+    let settings = names
+        .filter(|name| name != "all" && name != "default")
+        .map(|name| format!("net/ipv6/conf/{name}/accept_ra"));
+    settings
+        .filter(|name| sysctl::read(name).is_ok_and(|value| value == "1"))
+        .map(|name| (name, "2"))
+        .collect()
 }

@@ -20,16 +20,31 @@ pub(crate) fn merge_all(intents: &Intents) -> Merged {
 
 /// Merges some of the services of this cluster.
 pub(crate) fn merge<'a>(intents: &'a Intents, local: impl Iterator<Item = &'a LocalService>) -> Merged {
-    let local: Vec<&LocalService> = local.collect();
+    let local: BTreeMap<&ServiceName, &LocalService> =
+        local.map(|service| (&service.name, service)).collect();
     let mut remote: BTreeMap<ServiceName, BTreeMap<ClusterId, &RemoteService>> = BTreeMap::new();
     for (id, state) in intents.clusters() {
-        for service in local.iter().filter(|service| service.global) {
-            if let Some(theirs) = state.services.get(&service.name) {
-                remote.entry(service.name.clone()).or_default().insert(id, theirs);
+        let mut join = |theirs: &'a RemoteService| {
+            if local.get(&theirs.name).is_some_and(|service| service.global) {
+                remote.entry(theirs.name.clone()).or_default().insert(id, theirs);
             }
+        };
+        // Whichever is shorter: a few changed services, or what that cluster shares.
+        if local.len() < state.services.len() {
+            local
+                .keys()
+                .filter_map(|name| state.services.get(name))
+                .for_each(&mut join);
+        } else {
+            state.services.values().for_each(&mut join);
         }
     }
-    merge_services(intents.me.cluster, Some(&intents.me.node), local, &remote)
+    merge_services(
+        intents.me.cluster,
+        Some(&intents.me.node),
+        local.into_values(),
+        &remote,
+    )
 }
 
 /// The rows of one service.

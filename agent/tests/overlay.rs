@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use isthmus_datapath::Datapath;
+use isthmus_netlink::Veth;
 use isthmus_testkit::wait_for_async;
 use nix::sys::signal::Signal;
 use rig::{Outcome, Rig, SOON, Side, identity, possible};
@@ -352,6 +353,19 @@ async fn bad_input_gets_a_sentence_and_changes_nothing_that_runs() -> Outcome {
     rig.west
         .store
         .put(key.as_bytes(), node.to_string().as_bytes(), 0)?;
+    // Somebody loses the manifest of this node: its overlay stays.
+    let node = std::fs::read(rig.east.manifest_path("node"))?;
+    std::fs::remove_file(rig.east.manifest_path("node"))?;
+    rig.east
+        .wait("this node is not in the manifests", |s| {
+            s.waiting_for.iter().any(|w| w.contains("none at all"))
+        })
+        .await?;
+    assert!(reaches(&rig.east, &rig.west, false, 10)?);
+    std::fs::write(rig.east.manifest_path("node"), node)?;
+    rig.east
+        .wait("the node is back", |s| s.ready && s.problems.is_empty())
+        .await?;
     // A broken manifest is named with its file; the last good version stays.
     std::fs::write(rig.east.manifest_path("service"), "kind: Service\nmetadata: [")?;
     rig.east.wait("the broken manifest", has("service.yaml")).await?;
@@ -403,6 +417,10 @@ async fn wrong_flags_and_a_missing_node_are_explained() -> Outcome {
                 .any(|p| p.contains("uplink nothing0 does not exist"))
     };
     rig.east.wait("the uplink is named", problem).await?;
+    rig.east.net.add_veth(&Veth::new("nothing0", "nothing1"))?;
+    rig.east
+        .wait("the uplink has come", |s| s.ready && s.problems.is_empty())
+        .await?;
     let again = rig.east.agent_with(&[])?;
     let said = || {
         again

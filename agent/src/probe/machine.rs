@@ -408,6 +408,7 @@ impl NodeProbe {
         }
         self.recent.push_back(rtt);
         if !sent.missed {
+            self.report.answered += 1;
             self.report.rtt = Some(self.report.rtt.map_or(rtt, |old| (old * 7 + rtt) / 8));
         }
         if sent.size == Size::Full {
@@ -418,7 +419,6 @@ impl NodeProbe {
         // A late answer is a sign of life, and no more: only answers in time bring a dead node back.
         self.misses = 0;
         if !sent.missed {
-            self.report.answered += 1;
             self.good = self.good.saturating_add(1);
         }
         match self.report.verdict {

@@ -522,6 +522,52 @@ fn take(mut now: Intents, step: &Step) -> Intents {
     now
 }
 
+/// The cost of one changed endpoint must not grow with the mesh. Prints what it measures.
+#[test]
+fn one_change_among_many_services_touches_one_service() {
+    const SERVICES: u16 = 20_000;
+    let name = |n: u16| ServiceName::new("demo", format!("many{n}")).expect("name");
+    let many = |n: u16, backends: &[u8]| {
+        let [a, b] = n.to_be_bytes();
+        let mut service = local_service(1, 1, false, true, backends);
+        service.name = name(n);
+        service.cluster_ips = vec![IpAddr::from([10, 101, a, b])];
+        service
+    };
+    let mut state = west(&[]);
+    for n in 0..SERVICES {
+        state.services.insert(
+            name(n),
+            RemoteService {
+                name: name(n),
+                ..remote_service(2, 1, &[0])
+            },
+        );
+    }
+    let old = intents(
+        (0..SERVICES).map(|n| many(n, &[0, 1])).collect(),
+        Vec::new(),
+        vec![state],
+    );
+    let plan = plan_of(&old);
+    let mut wanted = Wanted::default();
+    let started = std::time::Instant::now();
+    wanted.update(None, &old, &plan, false, false);
+    let all = started.elapsed();
+    let mut next = old.clone();
+    Arc::make_mut(&mut next.local.services).insert(name(777), Arc::new(many(777, &[0])));
+    let started = std::time::Instant::now();
+    let update = wanted.update(Some(&old), &next, &plan, true, false);
+    let one = started.elapsed();
+    println!("{SERVICES} services: all {all:?}, one change {one:?}");
+    let Update::Rows(frontends, prefixes) = update else {
+        panic!("everything was computed anew")
+    };
+    assert_eq!((frontends.len(), prefixes.len()), (1, 0));
+    assert_eq!(wanted.desired, fresh(&next).desired);
+    assert!(one * 5 < all, "{one:?} is not small beside {all:?}");
+}
+
 proptest! {
     #[test]
     fn following_the_steps_gives_what_computing_anew_gives(steps in prop::collection::vec(any_step(), 1..40)) {
