@@ -78,7 +78,7 @@ async fn shutdown(State(engine): State<Engine>, Query(text): Query<Text>) -> Res
 async fn ask<T>(engine: &Engine, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Failure> {
     let (answer, answered) = oneshot::channel();
     let gone = |()| {
-        let text = "the speaker is ending".to_owned();
+        let text = "the speaker is starting (see /readyz) or ending".to_owned();
         Failure(StatusCode::SERVICE_UNAVAILABLE, text)
     };
     engine

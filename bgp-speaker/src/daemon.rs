@@ -17,11 +17,12 @@ use isthmus_sources::{Settings, Snapshot, Source};
 use isthmus_telemetry::Metrics;
 use isthmus_topology::{ClusterId, MaxClusters};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::advertise::RemoteBackends;
 use crate::args::Args;
 use crate::config::{Config, ConfigFile};
+use crate::event::Event;
 use crate::intent::Intent;
 use crate::metrics::SpeakerMetrics;
 use crate::shell::{Events, Shell};
@@ -35,7 +36,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (file, config) = ConfigFile::open(&args.config)?;
     let metrics = Metrics::new();
     let speaker_metrics = SpeakerMetrics::new(&metrics);
-    let events = Events::new();
+    let mut events = Events::new();
     let waiting = Readiness::Waiting("the first list of the manifests".to_owned());
     let (readiness, ready) = watch::channel(waiting);
     let common = common_routes(metrics, move || ready.borrow().clone());
@@ -53,6 +54,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let (intent, router_id) = tokio::select! {
         values = starting => values,
         () = &mut ended => return Ok(()),
+        () = decline(&mut events.receiver) => return Ok(()),
     };
     tokio::spawn(follow::tables(
         args.node_name.clone(),
@@ -137,6 +139,13 @@ async fn start_values(
         if snapshots.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// Drops every question to an engine that does not run yet, which tells the asker so.
+async fn decline(events: &mut mpsc::Receiver<Event>) {
+    while let Some(event) = events.recv().await {
+        drop(event);
     }
 }
 

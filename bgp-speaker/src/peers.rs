@@ -74,11 +74,6 @@ impl Peers {
         self.configs.values().any(|peer| peer.graceful_restart.is_some())
     }
 
-    /// Whether routes of peers may get into route choice, so that export must be limited to our own.
-    pub(crate) fn learns(&self) -> bool {
-        self.configs.values().any(|peer| peer.import == Import::Accept)
-    }
-
     /// What the sockets of a peer need.
     pub(crate) fn socket(&self, id: PeerId) -> Option<PeerSocket> {
         let peer = self.configs.get(&id)?;
@@ -118,16 +113,16 @@ impl Peers {
         self.found.insert(id, next_hop) != Some(next_hop)
     }
 
-    /// The peers for the engine; `export` limits what they are sent.
-    pub(crate) fn engine(&self, export: &Policy) -> BTreeMap<PeerId, EnginePeer> {
-        let convert = |(id, peer): (&PeerId, &PeerConfig)| (*id, self.convert(*id, peer, export));
+    /// The peers for the engine.
+    pub(crate) fn engine(&self) -> BTreeMap<PeerId, EnginePeer> {
+        let convert = |(id, peer): (&PeerId, &PeerConfig)| (*id, self.convert(*id, peer));
         self.configs.iter().map(convert).collect()
     }
 
-    fn convert(&self, id: PeerId, peer: &PeerConfig, export: &Policy) -> EnginePeer {
+    fn convert(&self, id: PeerId, peer: &PeerConfig) -> EnginePeer {
         let families = peer.families.iter().map(|family| {
             let family = engine_family(*family);
-            (family, self.family(id, peer, family, export))
+            (family, self.family(id, peer, family))
         });
         EnginePeer {
             port: peer.address.port(),
@@ -143,7 +138,7 @@ impl Peers {
         }
     }
 
-    fn family(&self, id: PeerId, peer: &PeerConfig, family: Family, export: &Policy) -> FamilyConfig {
+    fn family(&self, id: PeerId, peer: &PeerConfig, family: Family) -> FamilyConfig {
         let configured = match family {
             Family::Ipv4Unicast => peer.next_hop_v4.map(IpAddr::V4),
             Family::Ipv6Unicast => peer.next_hop_v6.map(IpAddr::V6),
@@ -153,20 +148,17 @@ impl Peers {
             .get(&id)
             .copied()
             .filter(|ip| Family::of_address(ip) == family);
-        let accept = peer.import == Import::Accept;
         FamilyConfig {
-            import: if accept {
-                Policy::accept()
-            } else {
-                Policy::reject()
-            },
-            export: export.clone(),
+            // What peers tell never enters route choice: this speaker installs nothing, and so it can never become a
+            // transit between its routers. Accepting means to keep it for listings.
+            import: Policy::reject(),
+            export: Policy::accept(),
             next_hop: configured.or(found),
             max_prefixes: peer.max_prefixes.map(|limit| MaxPrefixes {
                 limit,
                 restart_after: None,
             }),
-            keep_rejected: accept,
+            keep_rejected: peer.import == Import::Accept,
         }
     }
 }
@@ -254,7 +246,7 @@ mod tests {
         assert!(peers.found_next_hop(tor, beside), "news");
         assert!(!peers.found_next_hop(tor, beside), "no news");
         let hop = |peers: &Peers, family: Family| {
-            let engine = peers.engine(&Policy::accept());
+            let engine = peers.engine();
             engine.into_values().next().expect("one peer").families[&family].next_hop
         };
         assert_eq!(hop(&peers, Family::Ipv6Unicast), Some(beside));

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use isthmus_bgp_engine::{ConnId, Input, Output, PeerChange, PeerId, Policy, Speaker, SpeakerConfig, Stop};
+use isthmus_bgp_engine::{ConnId, Input, Output, PeerChange, PeerId, Speaker, SpeakerConfig, Stop};
 use isthmus_bgp_packet::Family;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -263,10 +263,6 @@ impl Shell {
         self.intent = intent;
         self.engine
             .set_routes(self.started.elapsed(), self.intent.routes());
-        if self.peers.learns() {
-            // Before the engine is asked for outputs: what is withdrawn here must not be replaced by a peer's route.
-            self.push_peers();
-        }
         self.flush();
         self.metrics
             .reconcile_duration
@@ -312,12 +308,7 @@ impl Shell {
     }
 
     fn push_peers(&mut self) -> BTreeMap<PeerId, PeerChange> {
-        let export = if self.peers.learns() {
-            self.intent.export()
-        } else {
-            Policy::accept()
-        };
-        let peers = self.peers.engine(&export);
+        let peers = self.peers.engine();
         match self.engine.set_peers(self.started.elapsed(), peers) {
             Ok(changes) => {
                 log::changes(&changes, &self.peers);

@@ -13,6 +13,7 @@ use isthmus_bgp_engine::{PeerId, RouteSource, Speaker, State};
 use isthmus_bgp_packet::{Family, Origin};
 
 use crate::advertise::{self, Plan};
+use crate::config::Import;
 use crate::peers::Peers;
 
 /// What views are made from.
@@ -68,6 +69,7 @@ fn peer_view(scene: Scene<'_>, peer: engine::PeerView) -> PeerView {
         .as_ref()
         .is_some_and(|caps| caps.graceful_restart.is_some());
     let configured = config.is_some_and(|config| config.graceful_restart.is_some());
+    let accepts = config.is_some_and(|config| config.import == Import::Accept);
     let counters = peer.counters;
     PeerView {
         node: scene.node.to_owned(),
@@ -82,7 +84,11 @@ fn peer_view(scene: Scene<'_>, peer: engine::PeerView) -> PeerView {
         hold_time_seconds: peer.hold_time,
         keepalive_seconds: peer.keepalive.map(|time| time.as_secs_f64()),
         graceful_restart: offered && configured,
-        families: peer.families.iter().map(family_view).collect(),
+        families: peer
+            .families
+            .iter()
+            .map(|family| family_view(family, accepts))
+            .collect(),
         last_error: peer.last_error,
         last_error_seconds: peer.last_error_at.map(ago),
         capabilities: peer.capabilities.as_ref().map(capabilities).unwrap_or_default(),
@@ -103,12 +109,12 @@ fn peer_view(scene: Scene<'_>, peer: engine::PeerView) -> PeerView {
     }
 }
 
-fn family_view(family: &engine::FamilyView) -> PeerFamilyView {
+fn family_view(family: &engine::FamilyView, accepts: bool) -> PeerFamilyView {
     PeerFamilyView {
         family: family_name(family.family).to_owned(),
         negotiated: family.negotiated,
         received: family.received,
-        accepted: family.accepted,
+        accepted: if accepts { family.received } else { 0 },
         stale: family.stale,
         advertised: family.advertised,
         no_next_hop: family.no_next_hop,
@@ -193,12 +199,8 @@ fn received(scene: Scene<'_>, peer: PeerId, family: Family) -> Vec<RouteView> {
     routes
         .into_iter()
         .map(|route| {
-            let (active, reason) = match (route.rejected, route.best) {
-                (true, _) => (false, Some("the import policy rejects it".to_owned())),
-                (false, false) => (false, Some("another path is better".to_owned())),
-                (false, true) => (true, None),
-            };
-            route_view(scene, Some(peer), family, route, active, reason)
+            // Only what the import setting accepts is kept at all.
+            route_view(scene, Some(peer), family, route, true, None)
         })
         .collect()
 }

@@ -130,7 +130,7 @@ pub enum RouteTable {
     In,
     /// What peers have been sent, and what they have not been sent with the reason.
     Out,
-    /// The best path of every prefix.
+    /// The best path of every prefix: of the speaker's own routes, since it installs none that it learns.
     #[default]
     Best,
 }
@@ -163,11 +163,11 @@ pub struct RouteView {
     pub local_pref: Option<u32>,
     /// Standard and large communities.
     pub communities: Vec<String>,
-    /// It is in use (`in`, `best`) or was sent (`out`).
+    /// It was accepted (`in`), is the best (`best`) or was sent (`out`).
     pub active: bool,
     /// Kept while its peer restarts.
     pub stale: bool,
-    /// For our own routes why they are sent or not; for others why they are not in use.
+    /// For our own routes why they are sent or not.
     pub reason: Option<String>,
 }
 

@@ -17,6 +17,8 @@ const AS_PATH: &[u8] = &[0x40, 2, 6, 2, 1, 0, 0, 0xfd, 0xe8];
 const NEXT_HOP: &[u8] = &[0x40, 3, 4, 10, 0, 0, 254];
 /// 198.51.100.0/24.
 const NLRI: &[u8] = &[24, 198, 51, 100];
+/// A second router beside the first.
+const OTHER_TOR: &str = "10.0.0.253";
 const PREFIX: &str = "198.51.100.0/24";
 
 fn root(story: &str) -> bool {
@@ -317,6 +319,45 @@ fn too_many_prefixes_end_the_session() {
     wait_until(PATIENCE, "the status tells it", told).unwrap_or_else(|e| panic!("{e}: {:?}", error()));
 }
 
+/// A node between two routers is no way from one to the other, whatever they tell it.
+///
+/// ```text
+///   tor 65000  -- 198.51.100.0/24 -->  node 65001  -- (never) -->  other 65002
+/// ```
+#[test]
+fn a_node_is_never_a_transit() {
+    if !root("a_node_is_never_a_transit") {
+        return;
+    }
+    let _others = beside_others();
+    let link = Link::new();
+    link.tor
+        .ip(&["addr", "add", &format!("{OTHER_TOR}/24"), "dev", "eth0"]);
+    let peers = PeerSettings::default()
+        .with("passive: true")
+        .and("other", OTHER_TOR);
+    let speaker = Speaker::start(&link, &peers);
+    let mut tor = Script::establish(&link, Opening::default());
+    let other = Opening {
+        asn: 65002,
+        identifier: [10, 0, 0, 253],
+        ..Opening::default()
+    };
+    let mut other = Script::connect_from(&link, OTHER_TOR).open(other);
+    tor.send(&good());
+    wait_until(PATIENCE, "the route is there", || has_route(&speaker)).expect("a route");
+
+    // Whatever follows from the first router's route is on its way before what follows from this change.
+    speaker.cluster.set_backends(&[]);
+    let contains = |body: &[u8], wanted: &[u8]| body.windows(wanted.len()).any(|window| window == wanted);
+    let mut withdrawn = false;
+    while !withdrawn {
+        let body = other.expect(UPDATE);
+        assert!(!contains(&body, NLRI), "the other router's route: {body:x?}");
+        withdrawn = body[..2] != [0, 0];
+    }
+}
+
 /// What the speaker itself needs from the change of a file to the withdrawal on the wire, measured without a router's own
 /// delays.
 #[test]
@@ -359,17 +400,9 @@ fn a_stranger_is_turned_away() {
     let _others = beside_others();
     let (link, speaker) = stage();
     let script = Script::establish(&link, Opening::default());
-    link.tor.ip(&["addr", "add", "10.0.0.253/24", "dev", "eth0"]);
-    link.tor.ip(&[
-        "route",
-        "replace",
-        "10.0.0.1/32",
-        "dev",
-        "eth0",
-        "src",
-        "10.0.0.253",
-    ]);
-    let mut stranger = Script::connect(&link);
+    link.tor
+        .ip(&["addr", "add", &format!("{OTHER_TOR}/24"), "dev", "eth0"]);
+    let mut stranger = Script::connect_from(&link, OTHER_TOR);
     assert!(stranger.closed_silently());
     let counted = "isthmus_bgp_refused_connections_total 1";
     assert!(speaker.text("/metrics").expect("metrics").contains(counted));

@@ -4,8 +4,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use isthmus_testkit::wait_for;
+use socket2::{Domain, Socket, Type};
 
-use crate::support::{Link, NODE_V4, PATIENCE, PeerSettings, Speaker, TOR_AS};
+use crate::support::{Link, NODE_V4, PATIENCE, PeerSettings, Speaker, TOR_AS, TOR_V4};
 
 /// Message types (RFC 4271 §4.1).
 pub(super) const OPEN: u8 = 1;
@@ -97,11 +98,23 @@ pub(super) struct Script {
 }
 
 impl Script {
-    /// Connects from the router's namespace, as soon as the speaker listens.
+    /// Connects from the router, as soon as the speaker listens.
     pub(super) fn connect(link: &Link) -> Self {
-        let speaker: SocketAddr = (NODE_V4.parse::<std::net::IpAddr>().expect("an address"), 179).into();
-        let dial = || link.tor.run(|| TcpStream::connect(speaker)).ok();
-        let stream = wait_for(PATIENCE, "the speaker listens", dial).expect("a connection");
+        Self::connect_from(link, TOR_V4)
+    }
+
+    /// Connects from an address in the router's namespace.
+    pub(super) fn connect_from(link: &Link, source: &str) -> Self {
+        let address = |text: &str, port| SocketAddr::new(text.parse().expect("an address"), port);
+        let (source, speaker) = (address(source, 0), address(NODE_V4, 179));
+        let dial = || -> std::io::Result<TcpStream> {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind(&source.into())?;
+            socket.connect(&speaker.into())?;
+            Ok(socket.into())
+        };
+        let stream = wait_for(PATIENCE, "the speaker listens", || link.tor.run(dial).ok());
+        let stream = stream.expect("a connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("settable");
         stream.set_nodelay(true).expect("settable");
         Self { stream }
@@ -109,12 +122,16 @@ impl Script {
 
     /// Connects and opens a session.
     pub(super) fn establish(link: &Link, opening: Opening) -> Self {
-        let mut script = Self::connect(link);
-        script.send(&opening.message());
-        script.expect(OPEN);
-        script.send(&message(KEEPALIVE, &[]));
-        script.expect(KEEPALIVE);
-        script
+        Self::connect(link).open(opening)
+    }
+
+    /// Opens a session.
+    pub(super) fn open(mut self, opening: Opening) -> Self {
+        self.send(&opening.message());
+        self.expect(OPEN);
+        self.send(&message(KEEPALIVE, &[]));
+        self.expect(KEEPALIVE);
+        self
     }
 
     /// Sends bytes.

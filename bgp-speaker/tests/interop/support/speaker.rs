@@ -20,6 +20,7 @@ impl Default for PeerSettings {
         Self(vec![
             format!("peerAddress: {TOR_V4}"),
             format!("peerASN: {}", super::TOR_AS),
+            "connectRetryTimeSeconds: 1".to_owned(),
         ])
     }
 }
@@ -38,10 +39,17 @@ impl PeerSettings {
         self.with(&format!("peerAddress: \"{TOR_V6}\""))
     }
 
+    /// Adds a second peer that takes any AS and waits.
+    pub(crate) fn and(mut self, name: &str, address: &str) -> Self {
+        let other = format!("import: accept\n- name: {name}\n  peerAddress: {address}\n  passive: true");
+        self.0.push(other);
+        self
+    }
+
     fn yaml(&self, listen: bool) -> String {
         let listen = if listen { "listen: {address: \"::\"}\n" } else { "" };
         let lines: String = self.0.iter().map(|line| format!("  {line}\n")).collect();
-        format!("localASN: {NODE_AS}\n{listen}peers:\n- name: tor\n  connectRetryTimeSeconds: 1\n{lines}")
+        format!("localASN: {NODE_AS}\n{listen}peers:\n- name: tor\n{lines}")
     }
 }
 
