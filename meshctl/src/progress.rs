@@ -15,6 +15,32 @@ pub(crate) enum Mark {
     Bad,
 }
 
+/// What a wait waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Pending {
+    what: String,
+    hopeless: bool,
+}
+
+impl Pending {
+    /// It will never come: there is no need to wait any longer.
+    pub(crate) fn hopeless(what: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            hopeless: true,
+        }
+    }
+}
+
+impl From<String> for Pending {
+    fn from(what: String) -> Self {
+        Self {
+            what,
+            hopeless: false,
+        }
+    }
+}
+
 /// Where progress goes, and how it looks.
 #[derive(Debug)]
 pub(crate) struct Progress {
@@ -89,25 +115,25 @@ impl Progress {
     }
 
     /// Waits until `look` gives a value; it says what it waits for in its error. A line is printed when the reason changes.
-    pub(crate) fn wait<T>(
+    pub(crate) fn wait<T, E: Into<Pending>>(
         &self,
         name: &str,
         deadline: Instant,
-        mut look: impl FnMut() -> Result<T, String>,
+        mut look: impl FnMut() -> Result<T, E>,
     ) -> Result<(T, Duration), String> {
         let start = Instant::now();
         let mut last = String::new();
         loop {
-            let reason = match look() {
+            let pending = match look() {
                 Ok(value) => return Ok((value, start.elapsed())),
-                Err(reason) => reason,
+                Err(pending) => pending.into(),
             };
-            if Instant::now() >= deadline {
-                return Err(reason);
+            if pending.hopeless || Instant::now() >= deadline {
+                return Err(pending.what);
             }
-            if reason != last {
-                self.waiting(name, &reason);
-                last = reason;
+            if pending.what != last {
+                self.waiting(name, &pending.what);
+                last = pending.what;
             }
             std::thread::sleep(Duration::from_millis(10));
         }

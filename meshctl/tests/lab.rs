@@ -227,3 +227,51 @@ fn what_is_broken_is_seen_and_what_is_healed_works() {
         "exec passes the exit code on"
     );
 }
+
+/// The daemons are shell scripts that end at once: `lab up` does not wait for its time-out, says which one ended and what it
+/// said last, and leaves nothing behind.
+#[test]
+fn a_daemon_that_ends_at_once_is_named_with_its_last_words() -> std::io::Result<()> {
+    if !can_make_labs("a_daemon_that_ends_at_once_is_named_with_its_last_words") {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let meshctl = dir.path().join("meshctl");
+    std::fs::copy(MESHCTL, &meshctl)?;
+    for daemon in ["clustermesh-apiserver", "isthmus-agent", "bgp-speaker"] {
+        let script = dir.path().join(daemon);
+        std::fs::write(&script, "#!/bin/sh\necho the kernel is too old >&2\nexit 1\n")?;
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    }
+    let lab = LabGuard::new("h");
+    let start = std::time::Instant::now();
+    let up = rig::run(Command::new(&meshctl).args(["lab", "up", "--name", &lab.name, "--timeout", "60"]));
+    assert_eq!(up.code, 5, "{}", up.err);
+    for said in [
+        "apiserver:east",
+        "but it has ended",
+        "the kernel is too old",
+        "removed again",
+    ] {
+        assert!(up.err.contains(said), "{said}: {}", up.err);
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(30),
+        "it did not wait in vain"
+    );
+    assert_eq!(lab.traces(), Vec::<String>::new());
+
+    std::fs::remove_file(dir.path().join("isthmus-agent"))?;
+    let mut command = Command::new(&meshctl);
+    command
+        .env("PATH", "/nowhere")
+        .args(["lab", "up", "--name", &lab.name]);
+    let up = rig::run(&mut command);
+    assert_eq!(up.code, 4, "{}", up.err);
+    assert!(
+        up.err.contains("isthmus-agent") && up.err.contains("make build"),
+        "{}",
+        up.err
+    );
+    Ok(())
+}

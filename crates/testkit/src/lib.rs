@@ -5,11 +5,13 @@
 //! why and returns.
 #![deny(unsafe_code)]
 
+mod namespace;
 mod need;
 mod port;
 mod process;
 mod wait;
 
+pub use namespace::TestNetns;
 pub use need::{Need, find_program, needs};
 pub use port::{free_tcp_port, free_udp_port};
 pub use process::Process;

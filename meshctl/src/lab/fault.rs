@@ -96,12 +96,11 @@ pub(crate) fn break_part(lab: &Lab, target: &Target) -> Outcome {
         }
         Target::Cluster(name) => cut(lab, lab.plan.cluster(name)?.uplinks(), true),
         Target::Link(place) => set_link(lab, place, false),
-        Target::Agent(_) | Target::Speaker(_) | Target::Apiserver(_) => kill(lab, &spec(lab, target)?.role),
+        Target::Agent(_) | Target::Speaker(_) | Target::Apiserver(_) => kill(lab, &[spec(lab, target)?.role]),
         Target::Pods { cluster, app } => {
             let cluster = with_app(lab, cluster, app)?;
-            for pod in cluster.pods(app) {
-                kill(lab, &format!("pod:{}", pod.name))?;
-            }
+            let roles: Vec<String> = cluster.pods(app).map(|p| format!("pod:{}", p.name)).collect();
+            kill(lab, &roles)?;
             report_pods(lab, cluster)
         }
     }
@@ -121,7 +120,7 @@ pub(crate) fn heal_part(lab: &Lab, target: &Target, progress: &Progress) -> Outc
             let spec = spec(lab, target)?;
             restart(lab, &spec)?;
             let socket = admin_socket(&spec);
-            up::wait_ready(&lab.paths, &spec.role, &socket, deadline, progress).map(drop)
+            up::wait_ready(&lab.paths, &lab.ledger, &spec.role, &socket, deadline, progress).map(drop)
         }
         Target::Pods { cluster, app } => {
             let cluster = with_app(lab, cluster, app)?;
@@ -141,7 +140,7 @@ fn start_pod(lab: &Lab, cluster: &Cluster, pod: &Pod, deadline: Instant, progres
     // What it said before it died must not be taken for a sign of life.
     std::fs::write(&spec.log, "").doing(format!("empty {}", spec.log.display()))?;
     process::start(&spec, &lab.ledger)?;
-    up::wait_for_echo(&lab.paths, &pod.name, deadline, progress)
+    up::wait_for_echo(&lab.paths, &lab.ledger, &pod.name, deadline, progress)
 }
 
 /// The kubelets report which pods are ready.
@@ -164,16 +163,24 @@ pub(crate) fn restart(lab: &Lab, spec: &Spec) -> Outcome {
     process::start(spec, &lab.ledger).map(drop)
 }
 
-/// `kill -9`; returns when the process is gone.
-fn kill(lab: &Lab, role: &str) -> Outcome {
-    let Some(process) = lab.process(role)? else {
-        return Err(Failure::usage(format!("lab {} has no {role}", lab.plan.name))
-            .next("meshctl lab status lists its parts"));
-    };
-    process.signal(Signal::SIGKILL)?;
+/// `kill -9` to all of them; returns when they are gone.
+fn kill(lab: &Lab, roles: &[String]) -> Outcome {
+    let mut processes = lab.processes()?;
+    processes.retain(|p| roles.contains(&p.role));
+    if processes.len() < roles.len() {
+        return Err(Failure::usage(format!(
+            "lab {} has not started {}",
+            lab.plan.name,
+            roles.join(", ")
+        ))
+        .next("meshctl lab status lists its parts"));
+    }
+    for process in &processes {
+        process.signal(Signal::SIGKILL)?;
+    }
     let deadline = Instant::now() + Duration::from_secs(2);
-    while process.alive() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(1));
+    while processes.iter().any(process::Running::alive) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_micros(200));
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
 
+use super::process::Running;
 use crate::failure::{Doing, Failure, Outcome};
 
 /// One thing that the lab makes.
@@ -76,6 +77,12 @@ impl Ledger {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         file.write_all(line.as_bytes()).doing(doing())
+    }
+
+    /// The newest process of a role, alive or not.
+    pub(crate) fn newest(&self, role: &str) -> Option<Running> {
+        let items = Self::read(&self.path).unwrap_or_default();
+        Running::newest(&items).into_iter().find(|p| p.role == role)
     }
 
     /// All entries, in the order in which they were written. A last line that was cut off by a crash is left out: what it

@@ -15,7 +15,7 @@ use super::router::Router;
 use super::{Lab, admin, daemon, down, net};
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure, Outcome};
-use crate::progress::{Mark, Progress};
+use crate::progress::{Mark, Pending, Progress};
 
 /// What `lab up` takes.
 #[derive(Debug, Clone, Args)]
@@ -199,7 +199,11 @@ impl Up<'_> {
     fn wait_for_sign(&self, spec: &Spec, sign: &Path) -> Outcome {
         let waiting = || match sign.exists() {
             true => Ok(()),
-            false => Err(format!("{} to open {}", spec.role, sign.display())),
+            false => Err(pending(
+                self.ledger,
+                &spec.role,
+                format!("{} to open {}", spec.role, sign.display()),
+            )),
         };
         let result = self.progress.wait("router", self.deadline, waiting);
         result.map(drop).map_err(|what| self.too_late(&what, &spec.log))
@@ -230,7 +234,7 @@ impl Up<'_> {
         let start = Instant::now();
         let mut count = 0;
         for pod in self.plan.clusters.iter().flat_map(|c| c.pods(ECHO)) {
-            wait_for_echo(self.paths, &pod.name, self.deadline, self.progress)?;
+            wait_for_echo(self.paths, self.ledger, &pod.name, self.deadline, self.progress)?;
             count += 1;
         }
         self.done("pods", format!("{count} echo servers listen"), start);
@@ -261,7 +265,15 @@ impl Up<'_> {
     }
 
     fn wait_ready(&self, role: &str, socket: &Path) -> Outcome {
-        wait_ready(self.paths, role, socket, self.deadline, self.progress).map(drop)
+        wait_ready(
+            self.paths,
+            self.ledger,
+            role,
+            socket,
+            self.deadline,
+            self.progress,
+        )
+        .map(drop)
     }
 
     /// The lab is up when the router has what the nodes announce: their pods, and the address of the service by all of them.
@@ -297,6 +309,7 @@ impl Up<'_> {
 /// Waits until a daemon says that it is ready.
 pub(crate) fn wait_ready(
     paths: &Paths,
+    ledger: &Ledger,
     role: &str,
     socket: &Path,
     deadline: Instant,
@@ -304,9 +317,9 @@ pub(crate) fn wait_ready(
 ) -> Outcome<Duration> {
     let look = || {
         if !socket.exists() {
-            return Err(format!("{role} to open its admin socket"));
+            return Err(pending(ledger, role, format!("{role} to open its admin socket")));
         }
-        admin::ready(socket).map_err(|reason| format!("{role}: {reason}"))
+        admin::ready(socket).map_err(|reason| pending(ledger, role, format!("{role}: {reason}")))
     };
     let result = progress.wait("daemons", deadline, look);
     result
@@ -315,17 +328,36 @@ pub(crate) fn wait_ready(
 }
 
 /// Waits until the echo server of a pod listens, by what it says in its log.
-pub(crate) fn wait_for_echo(paths: &Paths, pod: &str, deadline: Instant, progress: &Progress) -> Outcome {
-    let log: PathBuf = paths.log(&format!("pod:{pod}"));
+pub(crate) fn wait_for_echo(
+    paths: &Paths,
+    ledger: &Ledger,
+    pod: &str,
+    deadline: Instant,
+    progress: &Progress,
+) -> Outcome {
+    let role = format!("pod:{pod}");
+    let log: PathBuf = paths.log(&role);
     let look = || match fs::read_to_string(&log)
         .unwrap_or_default()
         .contains("listens on")
     {
         true => Ok(()),
-        false => Err(format!("the echo server in {pod} to listen")),
+        false => Err(pending(
+            ledger,
+            &role,
+            format!("the echo server in {pod} to listen"),
+        )),
     };
     let result = progress.wait("pods", deadline, look);
     result.map(drop).map_err(|what| late(&what, &log))
+}
+
+/// What is waited for of a process; there is no hope when it is not there any more.
+fn pending(ledger: &Ledger, role: &str, what: String) -> Pending {
+    match ledger.newest(role) {
+        Some(process) if !process.alive() => Pending::hopeless(format!("{what}, but it has ended")),
+        _ => what.into(),
+    }
 }
 
 fn late(what: &str, log: &Path) -> Failure {

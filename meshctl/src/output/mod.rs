@@ -14,6 +14,9 @@ pub(crate) use table::{TableRow, age, render};
 /// The version of every object that is printed as JSON or YAML.
 pub(crate) const API_VERSION: &str = "cli.isthmus.io/v1";
 
+/// So many reasons are shown below a table that is not wide.
+const SHOWN_NOTES: usize = 4;
+
 /// How a listing is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
@@ -39,7 +42,7 @@ pub(crate) struct List<T> {
     #[serde(skip)]
     exit: Exit,
     #[serde(skip)]
-    why: String,
+    notes: Vec<String>,
 }
 
 impl<T: Serialize + TableRow> List<T> {
@@ -50,19 +53,21 @@ impl<T: Serialize + TableRow> List<T> {
             kind,
             items,
             exit,
-            why: String::new(),
+            notes: Vec::new(),
         }
     }
 
-    /// With a reason, for who waits until all is well.
+    /// With a reason why it is not well.
     pub(crate) fn because(mut self, why: impl Into<String>) -> Self {
-        self.why = why.into();
+        if self.exit != Exit::Ok {
+            self.notes.push(why.into());
+        }
         self
     }
 
-    /// Why it is not well, if it is not.
+    /// The first reason why it is not well, if it is not.
     pub(crate) fn why(&self) -> &str {
-        &self.why
+        self.notes.first().map_or("", String::as_str)
     }
 
     /// How the command ends: the same whatever the format.
@@ -73,10 +78,22 @@ impl<T: Serialize + TableRow> List<T> {
     /// The text in a format.
     pub(crate) fn text(&self, format: Format) -> Outcome<String> {
         match format {
-            Format::Table => Ok(render(&self.items, false)),
-            Format::Wide => Ok(render(&self.items, true)),
+            Format::Table => Ok(render(&self.items, false) + &self.noted(SHOWN_NOTES)),
+            Format::Wide => Ok(render(&self.items, true) + &self.noted(usize::MAX)),
             Format::Json | Format::Yaml => object_text(self, format),
         }
+    }
+}
+
+impl<T> List<T> {
+    /// The reasons, a line each, below the table: `! text`.
+    fn noted(&self, shown: usize) -> String {
+        let lines = self.notes.iter().take(shown).map(|note| format!("! {note}\n"));
+        let more = match self.notes.len().saturating_sub(shown) {
+            0 => String::new(),
+            more => format!("! {more} more: -o wide\n"),
+        };
+        lines.collect::<String>() + &more
     }
 }
 

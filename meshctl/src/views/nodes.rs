@@ -175,6 +175,7 @@ mod tests {
 CLUSTER  NODE    STATE  ENDPOINT    POD CIDRS    SEEN BY                         REFUSED
 east     east-1  up     172.30.1.6  10.1.1.0/24  east: self, west: alive 0.4ms   -
 west     west-1  down   172.30.1.6  10.1.1.0/24  east: dead, west: self          -
+! a node does not answer
 ";
         let wide = list.text(Format::Wide)?;
         let squeeze = |t: &str| t.split_whitespace().map(str::to_owned).collect::<Vec<_>>();

@@ -76,7 +76,7 @@ impl TableRow for StatusRow {
             "BGP",
             "CERT",
         ],
-        &["PROBLEMS"],
+        &[],
     );
 
     fn cells(&self) -> Vec<String> {
@@ -96,7 +96,6 @@ impl TableRow for StatusRow {
             self.bgp.text(),
             self.certificate_days
                 .map_or_else(String::new, |d| format!("{d}d")),
-            self.problems.join("; "),
         ]
     }
 }
@@ -175,14 +174,16 @@ fn list(gathered: &Gathered, now: Timestamp) -> List<StatusRow> {
         false if rows.iter().any(|r| r.state == "degraded") => Exit::Degraded,
         false => Exit::Ok,
     };
-    let why = rows
-        .iter()
-        .find(|r| r.state != "ok")
-        .map_or_else(String::new, |r| {
-            let first = r.problems.first().cloned().unwrap_or_else(|| r.state.to_owned());
-            format!("{}: {first}", r.cluster)
-        });
-    List::new("ClusterStatusList", rows, exit).because(why)
+    let problems = |row: &StatusRow| -> Vec<String> {
+        let said = |what: &String| format!("{}: {what}", row.cluster);
+        match row.problems.is_empty() && row.state != "ok" {
+            true => vec![format!("{} is {}", row.cluster, row.state)],
+            false => row.problems.iter().map(said).collect(),
+        }
+    };
+    let notes: Vec<String> = rows.iter().flat_map(problems).collect();
+    let list = List::new("ClusterStatusList", rows, exit);
+    notes.into_iter().fold(list, List::because)
 }
 
 fn row<'r>(rows: &'r mut BTreeMap<String, StatusRow>, cluster: &str) -> &'r mut StatusRow {
@@ -250,7 +251,8 @@ fn add_agent(row: &mut StatusRow, answer: &Answer<AgentStatus>) {
     for cluster in &view.clusters {
         let good = cluster.eligible && cluster.control.ready;
         row.peers.entry(cluster.name.clone()).or_default().add(good);
-        if !good {
+        // What the agent says itself says more.
+        if !good && view.problems.is_empty() {
             let why = if cluster.eligible {
                 &cluster.control.status
             } else {

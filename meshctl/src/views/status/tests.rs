@@ -63,7 +63,7 @@ fn gathered(agents: Vec<Answer<AgentStatus>>) -> Gathered {
 fn row_of(agents: Vec<Answer<AgentStatus>>) -> Outcome<(Exit, String)> {
     let list = list(&gathered(agents), Timestamp::UNIX_EPOCH);
     let table = list.text(Format::Wide)?;
-    Ok((list.exit(), table.lines().nth(1).unwrap_or_default().to_owned()))
+    Ok((list.exit(), table.lines().skip(1).collect::<Vec<_>>().join("\n")))
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn state_and_exit_code_follow_the_agents() -> Outcome {
     let (exit, row) = row_of(vec![agent("east-1", true, true), agent("east-2", true, false)])?;
     assert_eq!(exit, Exit::Degraded);
     assert!(
-        row.contains("west 1/2") && row.ends_with("east-2 → west: no probe is answered"),
+        row.contains("west 1/2") && row.ends_with("! east: east-2 → west: no probe is answered"),
         "{row}"
     );
 
