@@ -67,6 +67,17 @@ fn large(services: u32) -> Desired {
     }
 }
 
+/// How long this thread has run.
+fn on_cpu() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(
+        stat.split_whitespace()
+            .next()
+            .and_then(|ns| ns.parse().ok())
+            .unwrap_or(0),
+    )
+}
+
 /// 50,000 services with 3 backends each: written in half a second, read back as they were, and one change among them is
 /// one write. (Planning is timed as well but not judged here: this is an unoptimised build.)
 #[test]
@@ -76,7 +87,9 @@ fn fifty_thousand_services_load_at_once() {
     config.capacity = Capacity::default();
     let desired = large(50_000);
     let mut datapath = Datapath::open(config.clone()).expect("open");
+    let before = on_cpu();
     let report = datapath.sync(&desired).expect("sync");
+    let on_cpu = on_cpu().saturating_sub(before + report.planned_in);
     println!(
         "50,000 services: {} entries planned in {:?}, written in {:?}",
         report.written, report.planned_in, report.written_in
