@@ -5,6 +5,7 @@
 pub(crate) mod adj_out;
 pub(crate) mod decision;
 pub(crate) mod intern;
+mod paths;
 
 use std::hash::BuildHasher;
 
@@ -14,6 +15,7 @@ use isthmus_bgp_packet::Family;
 
 use self::decision::SourceInfo;
 use self::intern::{AttrId, Interner};
+use self::paths::Paths;
 use crate::view::RouteSource;
 
 /// One path: whence, and with what attributes.
@@ -58,7 +60,7 @@ impl Path {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) prefix: IpNet,
-    pub(crate) paths: Vec<Path>,
+    pub(crate) paths: Paths,
     /// The path that was best when [`Rib::select`] last looked. Its attributes are kept in use by this.
     pub(crate) best: Option<Path>,
     /// How many peers have been sent the prefix.
@@ -90,7 +92,7 @@ impl Table {
         }
         let slot = Slot {
             prefix,
-            paths: Vec::new(),
+            paths: Paths::default(),
             best: None,
             adverts: 0,
             changed: false,
@@ -163,10 +165,6 @@ impl Rib {
         let id = table.find_or_add(prefix);
         let slot = &mut table.slots[id as usize];
         let Some(at) = slot.paths.iter().position(|old| old.source == path.source) else {
-            // Most prefixes have one path, so the first one does not take room for four.
-            if slot.paths.capacity() == 0 {
-                slot.paths.reserve_exact(1);
-            }
             slot.paths.push(path);
             table.touch(id);
             return None;

@@ -197,7 +197,12 @@ impl Speaker {
 
     fn recount(&mut self, id: PeerId, family: Family) {
         let source = RouteSource::Peer(id);
-        let paths = self.rib.table(family).slots.iter().flat_map(|slot| &slot.paths);
+        let paths = self
+            .rib
+            .table(family)
+            .slots
+            .iter()
+            .flat_map(|slot| slot.paths.iter());
         let accepted = paths
             .filter(|path| path.source == source && path.is_usable())
             .count();
