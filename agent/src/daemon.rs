@@ -60,6 +60,15 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         services: args.services,
     });
     refuse_second(&args)?;
+    // Before anything is touched: without manifests there is nothing to do.
+    let settings = SourceSettings {
+        cluster: args.cluster_name.clone(),
+        id: cluster,
+        max: me.max,
+        default_global_namespace: true,
+        state_dir: None,
+    };
+    let source = Source::directory(&args.manifests, settings).await?;
     let monitor = Monitor::open()?;
     let core = open_core(&args, &me)?;
     let (events, probe_events) = mpsc::unbounded_channel();
@@ -73,14 +82,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
         core: Arc::new(Mutex::new(core)),
         probes: Arc::new(probes),
     };
-    let settings = SourceSettings {
-        cluster: args.cluster_name.clone(),
-        id: cluster,
-        max: me.max,
-        default_global_namespace: true,
-        state_dir: None,
-    };
-    let source = Source::directory(&args.manifests, settings).await?;
     let mut options = Options::new(&args.clustermesh_config, args.cluster_name.clone(), cluster);
     options.max_clusters = me.max;
     let clusters = RemoteClusters::start(options);

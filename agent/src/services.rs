@@ -3,8 +3,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use isthmus_datapath::{Backend, Frontend, ServiceRow};
 use isthmus_topology::{
-    ClusterId, LocalService, MergedBackend, MergedService, NodeName, RemoteService, Scope, ServiceName,
-    merge_services,
+    ClusterId, LocalService, MergedBackend, MergedFrontend, MergedService, NodeName, RemoteService, Scope,
+    ServiceName, merge_services,
 };
 
 use crate::args::ServiceChoice;
@@ -55,7 +55,7 @@ pub(crate) fn rows(
 ) -> Vec<(Frontend, ServiceRow)> {
     let mut rows = Vec::new();
     for (frontend, merged) in &service.frontends {
-        let row = |only_here: bool| {
+        let row = |groups: &BTreeMap<ClusterId, Vec<MergedBackend>>, only_here: bool| {
             let used = |(cluster, backends): (&ClusterId, &Vec<MergedBackend>)| {
                 let keep = |b: &&MergedBackend| {
                     let here = *cluster == intents.me.cluster && b.node.as_ref() == Some(&intents.me.node);
@@ -73,7 +73,7 @@ pub(crate) fn rows(
             };
             ServiceRow {
                 affinity: service.affinity,
-                groups: merged.groups.iter().filter_map(used).collect(),
+                groups: groups.iter().filter_map(used).collect(),
             }
         };
         let key = |scope| Frontend {
@@ -83,12 +83,23 @@ pub(crate) fn rows(
         };
         let inside = service.global || intents.me.services == ServiceChoice::All;
         match merged.scope {
-            Scope::Internal if inside => rows.push((key(Scope::Internal), row(false))),
+            Scope::Internal if inside => rows.push((key(Scope::Internal), row(&merged.groups, false))),
             Scope::Internal => {}
-            // Pods use outside addresses too; for them no packet has to be masqueraded.
+            // Pods use outside addresses too: as they use the ClusterIP, whatever the policy for packets from outside, and
+            // without a packet that has to be masqueraded.
             Scope::External => {
-                rows.push((key(Scope::External), row(!intents.masquerade)));
-                rows.push((key(Scope::Internal), row(false)));
+                let like = |(f, m): &(&isthmus_topology::Frontend, &MergedFrontend)| {
+                    m.scope == Scope::Internal
+                        && f.port == frontend.port
+                        && f.ip.is_ipv6() == frontend.ip.is_ipv6()
+                };
+                let inner = service
+                    .frontends
+                    .iter()
+                    .find(like)
+                    .map_or(&merged.groups, |(_, m)| &m.groups);
+                rows.push((key(Scope::External), row(&merged.groups, !intents.masquerade)));
+                rows.push((key(Scope::Internal), row(inner, false)));
             }
         }
     }

@@ -379,6 +379,73 @@ async fn bad_input_gets_a_sentence_and_changes_nothing_that_runs() -> Outcome {
     Ok(())
 }
 
+/// ```text
+///  east ══ west-1 10.2.1.0/24   answers
+///       ══ west-2 10.2.2.0/24   exported, but nothing is there
+/// ```
+#[tokio::test(flavor = "multi_thread")]
+async fn backends_on_a_node_that_does_not_answer_get_no_connections() -> Outcome {
+    if !possible("backends_on_a_node_that_does_not_answer") {
+        return Ok(());
+    }
+    let rig = Rig::new("node")?;
+    rig.east.write_endpoints(false)?;
+    rig.mesh()?;
+    let (_east, _west) = (rig.east.agent()?, rig.west.agent()?);
+    rig.west.answer()?;
+    rig.east.wait_for_mesh().await?;
+    rig.west.wait_for_mesh().await?;
+    rig.west.export_dead_node()?;
+    let named = |s: &isthmus_admin::agent::AgentStatus| {
+        s.problems
+            .iter()
+            .any(|p| p.contains("node west/west-2 (10.2.2.1) does not answer probes"))
+    };
+    let status = rig.east.wait("the dead node is named", named).await?;
+    assert!(status.clusters[0].eligible, "its cluster is alive");
+    let left_out = || async {
+        let services: Vec<isthmus_admin::agent::ServiceView> =
+            rig.east.admin.read("/v1/services").await.ok()?;
+        let groups = services.iter().flat_map(|s| &s.frontends).flat_map(|f| &f.groups);
+        let unused: Vec<String> = groups
+            .flat_map(|g| &g.backends)
+            .filter(|b| !b.used)
+            .map(|b| b.ip.to_string())
+            .collect();
+        (!unused.is_empty() && unused.iter().all(|ip| ip == "10.2.2.10")).then_some(())
+    };
+    wait_for_async(SOON, "its backend is left out", left_out).await?;
+    for _ in 0..20 {
+        assert_eq!(rig.east.ask(Side::ECHO)?, "west");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_our_own_id_is_refused() -> Outcome {
+    if !possible("a_cluster_with_our_own_id") {
+        return Ok(());
+    }
+    let rig = Rig::new("ids")?;
+    let config = r#"{"id":1,"capabilities":{"syncedCanaries":true,"maxConnectedClusters":255}}"#;
+    rig.west
+        .store
+        .put(b"cilium/cluster-config/west", config.as_bytes(), 0)?;
+    rig.mesh()?;
+    let _east = rig.east.agent()?;
+    let told = |s: &isthmus_admin::agent::AgentStatus| {
+        s.problems
+            .iter()
+            .any(|p| p.contains("cluster west") && p.contains("id 1"))
+    };
+    let status = rig.east.wait("the equal id is named", told).await?;
+    println!("{:?}", status.problems);
+    assert!(status.ready, "this node does its job all the same");
+    assert_eq!(status.clusters[0].id, 0);
+    assert!(!status.clusters[0].eligible);
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_flags_and_a_missing_node_are_explained() -> Outcome {
     if !possible("wrong_flags") {

@@ -286,6 +286,28 @@ fn without_masquerade_packets_from_outside_stay_on_this_node() {
 }
 
 #[test]
+fn a_local_policy_binds_packets_from_outside_and_not_pods() {
+    let mut service = local_service(1, 1, true, true, &[0, 1]);
+    service.external_traffic_policy = TrafficPolicy::Local;
+    let wanted = fresh(&intents(vec![service], Vec::new(), vec![west(&[0])]));
+    let outside = |scope| Frontend {
+        ip: ip("203.0.113.1"),
+        port: PORT,
+        scope,
+    };
+    let groups = |scope| &wanted.desired.services[&outside(scope)].groups;
+    assert_eq!(
+        *groups(Scope::External),
+        BTreeMap::from([(1, rows(&["10.1.1.10"]))]),
+        "this node's only"
+    );
+    assert_eq!(
+        groups(Scope::Internal),
+        &wanted.desired.services[&inside(1)].groups
+    );
+}
+
+#[test]
 fn two_services_with_one_address_are_named_and_the_first_keeps_it() {
     let local = vec![
         local_service(1, 7, false, true, &[0]),

@@ -337,19 +337,8 @@ impl Side {
                 "Metadata": "", "K8sNamespace": "default", "K8sPodName": "echo"});
             put(format!("cilium/state/ip/v1/default/{ip}"), value.to_string())?;
         }
-        let backends = if ready {
-            json!({self.pod_ip(false).to_string(): {"tcp": {"Protocol": "TCP", "Port": 8080}}})
-        } else {
-            json!({})
-        };
-        let service = json!({"cluster": name, "namespace": "default", "name": "echo",
-            "frontends": {Self::ECHO.ip().to_string(): {"tcp": {"Protocol": "TCP", "Port": 80}}},
-            "backends": backends, "labels": {}, "selector": {}, "includeExternal": true, "shared": true,
-            "clusterID": self.id});
-        put(
-            format!("cilium/state/services/v1/{name}/default/echo"),
-            service.to_string(),
-        )?;
+        let backends: &[IpAddr] = if ready { &[self.pod_ip(false)] } else { &[] };
+        self.export_service(backends)?;
         for resource in ["nodes", "services", "identities", "ip"] {
             put(
                 format!("cilium/synced/{name}/cilium/state/{resource}/v1"),
@@ -357,6 +346,34 @@ impl Side {
             )?;
         }
         Ok(())
+    }
+
+    fn export_service(&self, backends: &[IpAddr]) -> Outcome {
+        let name = self.name;
+        let port = |number: u16| json!({"tcp": {"Protocol": "TCP", "Port": number}});
+        let backends: serde_json::Map<String, Value> =
+            backends.iter().map(|ip| (ip.to_string(), port(8080))).collect();
+        let service = json!({"cluster": name, "namespace": "default", "name": "echo",
+            "frontends": {Self::ECHO.ip().to_string(): port(80)}, "backends": backends, "labels": {}, "selector": {},
+            "includeExternal": true, "shared": true, "clusterID": self.id});
+        let key = format!("cilium/state/services/v1/{name}/default/echo");
+        self.store
+            .put(key.as_bytes(), service.to_string().as_bytes(), 0)?;
+        Ok(())
+    }
+
+    /// Exports a second node that is not there, with a backend on it.
+    pub(crate) fn export_dead_node(&self) -> Outcome {
+        let name = format!("{}-2", self.name);
+        let mut node = self.node_value(&[net(&format!("10.{}.2.0/24", self.id))]);
+        node["Name"] = json!(name);
+        node["IPv6AllocCIDR"] = Value::Null;
+        node["IPAddresses"] = json!([{"Type": "InternalIP", "IP": "172.30.0.99"},
+            {"Type": "CiliumInternalIP", "IP": format!("10.{}.2.1", self.id)}]);
+        let key = format!("cilium/state/nodes/v1/{}/{name}", self.name);
+        self.store.put(key.as_bytes(), node.to_string().as_bytes(), 0)?;
+        let lost = format!("10.{}.2.10", self.id).parse()?;
+        self.export_service(&[self.pod_ip(false), lost])
     }
 
     /// The node as the wire carries it.
