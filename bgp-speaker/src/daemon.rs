@@ -48,7 +48,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     let ended = termination()?;
     tokio::pin!(ended);
 
-    let source = Source::directory(&args.manifests, settings(&args)?).await?;
+    let manifests = std::path::absolute(&args.manifests).context("--manifests")?;
+    let source = Source::directory(&manifests, settings(&args)?).await?;
     let remote = remote::follow(args.agent_socket.clone(), args.cluster_name.clone());
     let starting = start_values(&args, &config, source.subscribe(), remote.clone(), &readiness);
     let (intent, router_id) = tokio::select! {

@@ -108,6 +108,16 @@ pub(crate) enum Problem {
         /// Why.
         reason: String,
     },
+    /// A link-local address means nothing without its interface.
+    #[error(
+        "peer {peer:?}: peerAddress {address} is link-local, which is not supported: use the global or unique-local address that the router has on the link"
+    )]
+    LinkLocal {
+        /// The peer.
+        peer: String,
+        /// Its address.
+        address: std::net::IpAddr,
+    },
     /// The source address cannot reach the peer.
     #[error("peer {0:?}: localAddress and peerAddress are of different families: use two of one family")]
     MixedAddresses(String),

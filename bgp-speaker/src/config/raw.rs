@@ -153,6 +153,12 @@ impl RawPeer {
                 address,
             });
         }
+        if matches!(address, IpAddr::V6(ip) if ip.is_unicast_link_local()) {
+            return Err(Problem::LinkLocal {
+                peer: self.name,
+                address,
+            });
+        }
         if self
             .local_address
             .is_some_and(|local| local.is_ipv4() != address.is_ipv4())

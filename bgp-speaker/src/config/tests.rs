@@ -97,6 +97,11 @@ fn every_mistake_names_line_cause_and_cure() {
             "speaker.yaml:11: peer \"tor6\" has the address 10.0.0.254 of peer \"tor\": one session for each address",
         ),
         (
+            "fd00::254",
+            "fe80::1",
+            "speaker.yaml:11: peer \"tor6\": peerAddress fe80::1 is link-local, which is not supported: use the global or unique-local address that the router has on the link",
+        ),
+        (
             "- name: tor6",
             "- name: tor",
             "speaker.yaml:11: peer \"tor\" is there twice: give every peer its own name",

@@ -11,7 +11,7 @@ use isthmus_testkit::wait_until;
 
 use super::{Stage, everything, ready, with_every_router};
 use crate::routers::{Kind, Settings};
-use crate::support::{Cluster, PATIENCE, PeerSettings, beside_others};
+use crate::support::{Cluster, Link, PATIENCE, PeerSettings, Speaker, beside_others};
 
 with_every_router!(the_router_restarts);
 
@@ -141,6 +141,32 @@ fn an_administrative_shutdown_withdraws_at_once() {
         process.exited().expect("our child").is_some()
     })
     .expect("ended");
+}
+
+/// The same for the end of a process whose flags say that it will not come back.
+#[test]
+fn an_end_with_shutdown_withdraw_withdraws_at_once() {
+    let kind = Kind::Bird;
+    if !ready("an_end_with_shutdown_withdraw_withdraws_at_once", kind) {
+        return;
+    }
+    let _others = beside_others();
+    let (settings, peer) = graceful();
+    let link = Link::new();
+    let router = kind.start(&link.tor, settings);
+    let mut speaker = Speaker::prepare(&peer, true);
+    speaker.withdraw_at_the_end();
+    speaker.restart(&link.node);
+    let mut stage = Stage {
+        speaker,
+        router,
+        link,
+    };
+    stage.wait_up();
+    stage.wait_learnt("the router has all routes", &everything());
+    stage.speaker.terminate();
+    let gone = || stage.router.learnt().is_empty();
+    wait_until(PATIENCE, "nothing is left", gone).expect("withdrawn");
 }
 
 /// The router's process dies and comes back: a new session with the whole table, without help.

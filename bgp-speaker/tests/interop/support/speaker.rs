@@ -58,7 +58,8 @@ impl PeerSettings {
 pub(crate) struct Speaker {
     dir: TempDir,
     process: Option<Process>,
-    follows_agent: bool,
+    /// Further arguments of its command line.
+    arguments: Vec<String>,
     /// When it was started last.
     pub(crate) started: Instant,
     /// Its manifests.
@@ -80,7 +81,7 @@ impl Speaker {
         Self {
             dir,
             process: None,
-            follows_agent: false,
+            arguments: Vec::new(),
             started: Instant::now(),
             cluster,
         }
@@ -107,9 +108,7 @@ impl Speaker {
         command.arg("--manifests").arg(path("manifests"));
         command.arg("--config").arg(path("speaker.yaml"));
         command.arg("--admin-socket").arg(self.socket());
-        if self.follows_agent {
-            command.arg("--agent-socket").arg(self.agent_socket());
-        }
+        command.args(&self.arguments);
         self.started = Instant::now();
         self.process = Some(Process::start("bgp-speaker", command).expect("nsenter runs"));
     }
@@ -121,7 +120,13 @@ impl Speaker {
 
     /// From its next start on it follows the agent.
     pub(crate) fn follow_agent(&mut self) {
-        self.follows_agent = true;
+        let socket = self.agent_socket().display().to_string();
+        self.arguments = vec!["--agent-socket".to_owned(), socket];
+    }
+
+    /// From its next start on its end withdraws everything.
+    pub(crate) fn withdraw_at_the_end(&mut self) {
+        self.arguments = vec!["--shutdown-withdraw".to_owned()];
     }
 
     /// `kill -9`.
