@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::lab::UpOptions;
+use crate::lab::plan::DEFAULT_NAME;
 use crate::lab::process::RunArgs;
 use crate::lab::router::FibArgs;
 use crate::output::Format;
@@ -66,7 +67,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct LabName {
     /// Name of the lab: the prefix of all that it makes.
-    #[arg(long, default_value = "demo")]
+    #[arg(long, default_value = DEFAULT_NAME)]
     pub(crate) name: String,
 }
 

@@ -74,7 +74,7 @@ impl Lab {
     pub(crate) fn only() -> Outcome<Self> {
         match paths::labs().as_slice() {
             [name] => Self::open(name),
-            [] => Err(not_up("demo")),
+            [] => Err(not_up(plan::DEFAULT_NAME)),
             many => {
                 Err(Failure::usage("several labs are up")
                     .next(format!("say which: --lab {}", many.join("|"))))

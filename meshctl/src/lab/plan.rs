@@ -16,6 +16,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::failure::{Failure, Outcome};
 
+/// The lab that is meant when none is named.
+pub(crate) const DEFAULT_NAME: &str = "demo";
 /// The router's AS number.
 pub(crate) const TOR_AS: u32 = 65_000;
 /// The address that both clusters announce for the service `echo`.

@@ -4,15 +4,17 @@ mod frr;
 mod own;
 
 use std::fmt;
+use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
 use super::paths::{Paths, frr_program, own_program, system_program};
 use super::plan::Plan;
 use super::process::Spec;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Doing, Failure, Outcome};
 
 pub(crate) use own::{FibArgs, keep_fib};
 
@@ -78,7 +80,7 @@ impl Router {
 
     /// Writes its configuration and gives its processes, in the order in which they must start, each with the file
     /// that shows that it is there.
-    pub(crate) fn processes(self, plan: &Plan, paths: &Paths) -> Outcome<Vec<(Spec, std::path::PathBuf)>> {
+    pub(crate) fn processes(self, plan: &Plan, paths: &Paths) -> Outcome<Vec<(Spec, PathBuf)>> {
         match self {
             Self::Frr => frr::processes(plan, paths),
             Self::Bird => bird::processes(plan, paths),
@@ -86,18 +88,42 @@ impl Router {
         }
     }
 
-    /// What a user types to look at the router with its own tool.
+    /// Of which router a ledger speaks.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        [Self::Frr, Self::Bird, Self::Own]
+            .into_iter()
+            .find(|r| r.to_string() == name)
+    }
+
+    /// What a user types on the router to look at it with its own tool; see [`write_tool`].
     pub(crate) fn look(self, paths: &Paths) -> String {
-        let tor = paths.tor();
         match self {
-            Self::Frr => format!("vtysh --vty_socket {} -c 'show bgp summary'", tor.display()),
-            Self::Bird => format!("birdc -s {}/bird.ctl show protocols", tor.display()),
+            Self::Frr => "vtysh -c 'show bgp summary'".into(),
+            Self::Bird => "birdc show protocols".into(),
             Self::Own => format!(
                 "curl --unix-socket {}/bgp.sock http://lab/v1/peers",
-                tor.display()
+                paths.tor().display()
             ),
         }
     }
+}
+
+/// Where programs are that talk to this lab's router instead of the machine's.
+pub(crate) fn tools(paths: &Paths) -> PathBuf {
+    paths.tor().join("bin")
+}
+
+/// Writes a program of the router's own name that talks to the router of this lab.
+fn write_tool(paths: &Paths, name: &str, flags: &str) -> Outcome {
+    let Some(program) = system_program(name) else {
+        return Ok(()); // A router without its tool still routes.
+    };
+    let dir = tools(paths);
+    let doing = || format!("write {}/{name}", dir.display());
+    fs::create_dir_all(&dir).doing(doing())?;
+    let script = format!("#!/bin/sh\nexec {} {flags} \"$@\"\n", program.display());
+    fs::write(dir.join(name), script).doing(doing())?;
+    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).doing(doing())
 }
 
 fn frr_users() -> bool {

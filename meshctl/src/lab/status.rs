@@ -1,12 +1,15 @@
 //! How the lab's own parts stand: its processes and links. How the mesh stands is what `meshctl status` says.
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnet::IpNet;
 use isthmus_netlink::Netns;
 use serde::Serialize;
 
-use super::plan::{ECHO, Plan, VIP};
+use super::plan::{DEFAULT_NAME, ECHO, Plan, VIP};
+use super::router::{Router, tools};
 use super::{Lab, daemon, net};
 use crate::exit::Exit;
 use crate::failure::Outcome;
@@ -116,23 +119,22 @@ pub(crate) fn next_hops(plan: &Plan, prefix: IpNet) -> Result<BTreeSet<IpAddr>, 
 
 /// What a user may want to type next.
 pub(crate) fn hints(lab: &Lab) -> String {
-    let name = &lab.plan.name;
     let pod = lab.plan.clusters.iter().flat_map(|c| c.pods("box")).next();
     let pod = pod.map_or("client", |p| p.name.as_str());
-    let tor = match lab.tor.as_str() {
-        "frr" => super::router::Router::Frr,
-        "bird" => super::router::Router::Bird,
-        _ => super::router::Router::Own,
-    };
+    let look = Router::from_name(&lab.tor).map_or_else(|| "sh".into(), |tor| tor.look(&lab.paths));
     let meshctl = std::env::args().next().unwrap_or_else(|| "meshctl".into());
+    // The default name need not be typed.
+    let (name, which) = match lab.plan.name.as_str() {
+        DEFAULT_NAME => (String::new(), String::new()),
+        name => (format!(" --name {name}"), format!(" --lab {name}")),
+    };
     format!(
-        "next: {meshctl} lab exec --name {name} client -- curl -s http://{VIP}/\n\
-         \x20     {meshctl} status --lab {name}   (or services, nodes, bgp peers, bgp routes out)\n\
-         \x20     {meshctl} lab shell --name {name} {pod}\n\
-         \x20     {meshctl} lab exec --name {name} tor -- {}\n\
-         \x20     {meshctl} lab break --name {name} pods:east/{ECHO}   (then lab heal)\n\
-         \x20     {meshctl} lab down --name {name}\n",
-        tor.look(&lab.paths),
+        "next: {meshctl} status{which}   (or services, nodes, bgp peers, bgp routes out; -o wide|json|yaml)\n\
+         \x20     {meshctl} lab exec{name} client -- curl -s http://{VIP}/\n\
+         \x20     {meshctl} lab exec{name} tor -- {look}\n\
+         \x20     {meshctl} lab shell{name} {pod}\n\
+         \x20     {meshctl} lab break{name} pods:east/{ECHO}   (then lab heal)\n\
+         \x20     {meshctl} lab down{name}\n",
     )
 }
 
@@ -166,11 +168,22 @@ pub(crate) fn command_in(
         crate::failure::Failure::usage("no program was named")
             .next("meshctl lab exec PLACE -- PROGRAM ARGUMENTS")
     })?;
-    super::process::wrapped(
-        &lab.plan.netns(place),
-        &cgroup,
-        terminal,
-        std::path::Path::new(program),
-        args,
-    )
+    let netns = lab.plan.netns(place);
+    let mut wrapped = super::process::wrapped(&netns, &cgroup, terminal, Path::new(program), args)?;
+    wrapped.env("PATH", path_in(lab, place));
+    Ok(wrapped)
+}
+
+/// The router's own tools on the router, meshctl everywhere, then what the caller has.
+fn path_in(lab: &Lab, place: &str) -> OsString {
+    let own = std::env::current_exe()
+        .ok()
+        .and_then(|exe| exe.parent().map(Path::to_owned));
+    let tools = (place == "tor").then(|| tools(&lab.paths));
+    let callers = std::env::var_os("PATH").unwrap_or_default();
+    let all = tools
+        .into_iter()
+        .chain(std::env::split_paths(&callers))
+        .chain(own);
+    std::env::join_paths(all).unwrap_or(callers)
 }

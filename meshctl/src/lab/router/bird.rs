@@ -17,6 +17,7 @@ pub(super) fn processes(plan: &Plan, paths: &Paths) -> Outcome<Vec<(Spec, PathBu
     let program = system_program("bird")
         .ok_or_else(|| Failure::unreachable("bird is not installed").next("apt-get install bird2"))?;
     let control = dir.join("bird.ctl");
+    super::write_tool(paths, "birdc", &format!("-s {}", control.display()))?;
     let args = [
         "-f",
         "-c",

@@ -19,6 +19,7 @@ pub(super) fn processes(plan: &Plan, paths: &Paths) -> Outcome<Vec<(Spec, PathBu
         fs::write(dir.join(name), text).doing(format!("write {name}"))?;
     }
     give_to_frr(&dir)?;
+    super::write_tool(paths, "vtysh", &format!("--vty_socket {}", dir.display()))?;
     let socket = dir.join("zserv.api");
     let mut processes = Vec::new();
     for (role, sign) in [("zebra", socket.clone()), ("bgpd", dir.join("bgpd.vty"))] {
