@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fault::Fault;
+use crate::objects::Origin;
 use crate::parse::{Loose, Parsed, parse_file};
 use crate::problems::Problems;
 use crate::remember;
@@ -198,7 +199,9 @@ impl Directory {
             let kept: Vec<_> = kept.collect();
             raw.extend(kept);
         }
-        self.resolver.objects.replace_file(path, objects, written);
+        let file = path.clone();
+        let origin = Arc::new(Origin { file, written });
+        self.resolver.objects.replace_file(&origin, objects);
         self.loose_changed |= raw != before.raw || ignored != before.ignored;
         File {
             faults,

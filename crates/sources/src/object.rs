@@ -81,7 +81,7 @@ pub enum Object {
     /// An endpoint slice of an IP family.
     Slice(Arc<ServiceSlice>),
     /// A service export.
-    Export(ExportObject),
+    Export(Box<ExportObject>),
 }
 
 /// What the mesh needs of a namespace.

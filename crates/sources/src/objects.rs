@@ -7,17 +7,24 @@ use jiff::Timestamp;
 
 use crate::object::{Kind, Object, ObjectKey};
 
-/// An object and where it was written.
+/// A file, or a place of another source, at the time at which it was read.
+#[derive(Debug)]
+pub struct Origin {
+    /// The file.
+    pub file: Arc<Path>,
+    /// When it was written: the age of objects that do not tell their own.
+    pub written: Timestamp,
+}
+
+/// An object and where it was written. There may be a hundred thousand: what a file's objects share is kept once.
 #[derive(Debug, Clone)]
 pub struct Placed {
     /// The object.
     pub object: Arc<Object>,
-    /// Its file (or the place of another source).
-    pub file: Arc<Path>,
+    /// Its file.
+    pub origin: Arc<Origin>,
     /// Its first line, 0 if unknown.
     pub line: u32,
-    /// When it was written.
-    pub written: Timestamp,
 }
 
 /// An object that is written more than once: the first one counts, the others wait for its place.
@@ -40,27 +47,15 @@ pub struct Objects {
 impl Objects {
     /// Replaces what a file holds; no key may come twice. An object that did not change keeps its `Arc`, and one that
     /// another file holds as well waits for its turn. `written` is the age of objects that do not tell their own.
-    pub fn replace_file(
-        &mut self,
-        file: &Arc<Path>,
-        objects: Vec<(ObjectKey, Object, u32)>,
-        written: Timestamp,
-    ) {
+    pub fn replace_file(&mut self, origin: &Arc<Origin>, objects: Vec<(ObjectKey, Object, u32)>) {
+        let file = &origin.file;
         let before = self.of_file.remove(file).unwrap_or_default();
         let mut kept = BTreeSet::new();
         for (key, object, line) in objects {
             let key = Arc::new(key);
             kept.insert(key.clone());
-            let (object, file) = (Arc::new(object), file.clone());
-            self.put(
-                key,
-                Placed {
-                    object,
-                    file,
-                    line,
-                    written,
-                },
-            );
+            let (object, origin) = (Arc::new(object), origin.clone());
+            self.put(key, Placed { object, origin, line });
         }
         for gone in before.difference(&kept) {
             self.remove(gone, file);
@@ -72,7 +67,8 @@ impl Objects {
 
     /// Forgets everything that a file held.
     pub fn remove_file(&mut self, file: &Arc<Path>) {
-        self.replace_file(file, Vec::new(), Timestamp::UNIX_EPOCH);
+        let (file, written) = (file.clone(), Timestamp::UNIX_EPOCH);
+        self.replace_file(&Arc::new(Origin { file, written }), Vec::new());
     }
 
     /// The objects that a file holds: what stays in force while the file is broken.
@@ -81,7 +77,7 @@ impl Objects {
         keys.filter_map(move |key| {
             let slot = self.slots.get(key)?;
             let mut placed = std::iter::once(&slot.first).chain(&slot.waiting);
-            Some((&**key, placed.find(|p| p.file == *file)?))
+            Some((&**key, placed.find(|p| p.origin.file == *file)?))
         })
     }
 
@@ -143,8 +139,10 @@ impl Objects {
             return;
         };
         let mut all = std::iter::once(&mut slot.first).chain(&mut slot.waiting);
-        match all.find(|p| p.file == placed.file) {
-            Some(mine) if mine.object == placed.object => mine.line = placed.line,
+        match all.find(|p| p.origin.file == placed.origin.file) {
+            Some(mine) if mine.object == placed.object => {
+                (mine.line, mine.origin) = (placed.line, placed.origin);
+            }
             Some(mine) => {
                 *mine = placed;
                 self.changed.insert(key);
@@ -160,8 +158,8 @@ impl Objects {
         let Some(slot) = self.slots.get_mut(key) else {
             return;
         };
-        slot.waiting.retain(|p| p.file != *file);
-        if slot.first.file == *file {
+        slot.waiting.retain(|p| p.origin.file != *file);
+        if slot.first.origin.file == *file {
             self.changed.insert(key.clone());
             if slot.waiting.is_empty() {
                 self.slots.remove(key);

@@ -208,6 +208,6 @@ impl Reduce for McsServiceExport {
             labels: spec.exported_labels.unwrap_or_default(),
             annotations: spec.exported_annotations.unwrap_or_default(),
         };
-        Ok(Some((key, Object::Export(export))))
+        Ok(Some((key, Object::Export(Box::new(export)))))
     }
 }

@@ -35,7 +35,7 @@ pub struct Conflict {
 impl Conflict {
     fn at(placed: &Placed, reason: String) -> Self {
         Self {
-            file: placed.file.clone(),
+            file: placed.origin.file.clone(),
             line: placed.line,
             reason,
         }
@@ -131,7 +131,7 @@ impl Resolver {
             services,
         } = &self.conflicts;
         let doubles = self.objects.doubles().map(|(key, first, other)| {
-            let (file, line) = (first.file.display(), first.line);
+            let (file, line) = (first.origin.file.display(), first.line);
             let reason = format!("{key} is also in {file}:{line}, which counts: remove one of them");
             Conflict::at(other, reason)
         });

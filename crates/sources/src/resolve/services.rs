@@ -219,7 +219,7 @@ pub(super) fn exports(
         let created = export
             .created
             .or_else(|| first_seen.get(&name).copied())
-            .unwrap_or(placed.written);
+            .unwrap_or(placed.origin.written);
         seen.insert(name.clone(), created);
         let service = ObjectKey::new(Kind::Service, &key.namespace, &key.name);
         let service = objects.find(&service).map(|placed| &*placed.object);

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 
 use super::Resolver;
 use crate::Settings;
+use crate::objects::Origin;
 use crate::parse::parse_file;
 
 fn settings() -> Settings {
@@ -66,10 +67,9 @@ fn manifest(kind: usize, n: usize, v: usize) -> String {
 fn read(resolver: &mut Resolver, file: &str, text: &str) {
     let parsed = parse_file(text, &settings());
     assert_eq!(parsed.faults, [], "{text}");
-    let file: Arc<Path> = Arc::from(Path::new(file));
-    resolver
-        .objects
-        .replace_file(&file, parsed.objects, Timestamp::UNIX_EPOCH);
+    let (file, written) = (Arc::from(Path::new(file)), Timestamp::UNIX_EPOCH);
+    let origin = Arc::new(Origin { file, written });
+    resolver.objects.replace_file(&origin, parsed.objects);
 }
 
 proptest! {
