@@ -224,7 +224,7 @@ impl Shell {
         let intents = self.intents();
         let args = Arc::clone(&self.shared.core().args);
         if !args.uplink.is_empty() {
-            let wanted = Masquerade::of(&intents, &args.overlay_device, args.overlay_own_cluster);
+            let wanted = Masquerade::of(&intents, &args);
             let result = edge::load(&wanted).await;
             self.masquerade = Some(wanted);
             self.masquerade_works = result.is_ok();
@@ -299,7 +299,7 @@ impl Shell {
         let (Some(before), Some(intents)) = (&self.masquerade, &core.intents) else {
             return;
         };
-        let wanted = Masquerade::of(intents, &core.args.overlay_device, core.args.overlay_own_cluster);
+        let wanted = Masquerade::of(intents, &core.args);
         if *before == wanted {
             return;
         }

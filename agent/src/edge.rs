@@ -9,6 +9,7 @@ use isthmus_topology::Node;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::args::Args;
 use crate::intents::Intents;
 
 /// What the rules are made from.
@@ -16,6 +17,8 @@ use crate::intents::Intents;
 pub(crate) struct Masquerade {
     /// The overlay device.
     pub(crate) device: String,
+    /// The links on which packets from outside arrive.
+    pub(crate) uplinks: Vec<String>,
     /// This node's overlay addresses, IPv4 and IPv6.
     pub(crate) addresses: [Option<IpAddr>; 2],
     /// Addresses of this cluster's pods and overlay: packets from there keep their source.
@@ -26,15 +29,16 @@ pub(crate) struct Masquerade {
 
 impl Masquerade {
     /// The rules that these intents need. They depend on this cluster only: packets of other clusters' pods end here.
-    pub(crate) fn of(intents: &Intents, device: &str, overlay_own_cluster: bool) -> Self {
+    pub(crate) fn of(intents: &Intents, args: &Args) -> Self {
         let own = intents.own_node();
         let nodes = || intents.local.nodes.values();
-        let others = nodes().filter(|node| node.name != intents.me.node && !overlay_own_cluster);
+        let others = nodes().filter(|node| node.name != intents.me.node && !args.overlay_own_cluster);
         let address = |node: &Node, v6| isthmus_tunnel::overlay_address(node, v6);
         let inside = nodes().flat_map(|node| [false, true].into_iter().filter_map(|v6| address(node, v6)));
         let pods = nodes().flat_map(|node| node.pod_cidrs.iter().map(IpNet::trunc));
         Self {
-            device: device.to_owned(),
+            device: args.overlay_device.clone(),
+            uplinks: args.uplink.clone(),
             addresses: [false, true].map(|v6| own.and_then(|node| address(node, v6))),
             mesh: disjoint(pods.chain(inside.map(IpNet::from))),
             neighbours: disjoint(others.flat_map(|n| n.pod_cidrs.iter().map(IpNet::trunc))),
@@ -44,6 +48,8 @@ impl Masquerade {
     /// The whole table, as one transaction that replaces what was there. Its mark tells whether it is loaded already.
     pub(crate) fn ruleset(&self) -> String {
         let mark = self.mark();
+        let uplinks: Vec<String> = self.uplinks.iter().map(|name| format!("\"{name}\"")).collect();
+        let uplinks = uplinks.join(", ");
         let mut text =
             String::from("add table inet isthmus\nflush table inet isthmus\ntable inet isthmus {\n");
         for (v6, family) in [(false, "ipv4"), (true, "ipv6")] {
@@ -67,7 +73,9 @@ impl Masquerade {
             self.device
         );
         for (family, ip) in [("ipv4", "ip"), ("ipv6", "ip6")] {
-            text += &format!("    {ip} daddr @neighbours_{family} {ip} saddr != @mesh_{family} masquerade\n");
+            text += &format!(
+                "    iifname {{ {uplinks} }} {ip} daddr @neighbours_{family} {ip} saddr != @mesh_{family} masquerade\n"
+            );
         }
         text += "  }\n  chain overlay {\n";
         for ((family, ip), address) in [("ipv4", "ip"), ("ipv6", "ip6")].into_iter().zip(self.addresses) {
@@ -153,6 +161,7 @@ mod tests {
     fn the_rules_name_the_device_the_mesh_and_the_address() {
         let rules = Masquerade {
             device: "isthmus_vxlan".to_owned(),
+            uplinks: vec!["eth0".to_owned(), "eth1".to_owned()],
             addresses: [Some(IpAddr::from([10, 1, 1, 1])), None],
             mesh: disjoint(
                 ["10.1.1.0/24", "10.1.1.1/32", "10.2.0.0/16"]
@@ -166,6 +175,7 @@ mod tests {
             "set mesh_ipv4 { type ipv4_addr; flags interval; elements = { 10.1.1.0/24, 10.2.0.0/16 } }",
             "set neighbours_ipv6 { type ipv6_addr; flags interval; }",
             "ip saddr != @mesh_ipv4 snat ip to 10.1.1.1",
+            "iifname { \"eth0\", \"eth1\" } ip daddr @neighbours_ipv4 ip saddr != @mesh_ipv4 masquerade",
         ] {
             assert!(text.contains(line), "{line} is missing in:\n{text}");
         }

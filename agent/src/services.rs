@@ -1,6 +1,7 @@
 //! From services to rows of the data path: a pure function.
 use std::collections::{BTreeMap, BTreeSet};
 
+use isthmus_bpf_abi::MAX_GROUPS;
 use isthmus_datapath::{Backend, Frontend, ServiceRow};
 use isthmus_topology::{
     ClusterId, LocalService, MergedBackend, MergedFrontend, MergedService, NodeName, RemoteService, Scope,
@@ -12,6 +13,9 @@ use crate::intents::{DeadNodes, Intents};
 
 /// The services of this cluster with what the others add to them.
 pub(crate) type Merged = BTreeMap<ServiceName, MergedService>;
+
+/// The backends of each cluster, by its id.
+type Groups = BTreeMap<u16, BTreeSet<Backend>>;
 
 /// Merges all services.
 pub(crate) fn merge_all(intents: &Intents) -> Merged {
@@ -73,7 +77,10 @@ pub(crate) fn rows(
             };
             ServiceRow {
                 affinity: service.affinity,
-                groups: groups.iter().filter_map(used).collect(),
+                groups: nearest(
+                    groups.iter().filter_map(used).collect(),
+                    intents.me.cluster.value(),
+                ),
             }
         };
         let key = |scope| Frontend {
@@ -104,6 +111,30 @@ pub(crate) fn rows(
         }
     }
     rows
+}
+
+/// As many clusters as an entry of the data path holds: this one, then the lowest ids. Status says when some are left out.
+fn nearest(mut groups: Groups, own: u16) -> Groups {
+    let spare = groups.len().saturating_sub(MAX_GROUPS);
+    let last: Vec<u16> = groups
+        .keys()
+        .rev()
+        .copied()
+        .filter(|id| *id != own)
+        .take(spare)
+        .collect();
+    for id in last {
+        groups.remove(&id);
+    }
+    groups
+}
+
+/// True if backends of some clusters are left out, because there are too many clusters.
+pub(crate) fn is_crowded(service: &MergedService) -> bool {
+    service
+        .frontends
+        .values()
+        .any(|frontend| frontend.groups.len() > MAX_GROUPS)
 }
 
 /// The frontends that rows of a service may have.

@@ -10,6 +10,7 @@ use isthmus_admin::agent::{
     AgentStatus, BackendView, ClusterView, ControlView, DataView, FeatureView, FrontendView, GroupView,
     NodeView, ProbeView, RouteView, ServiceView, TunnelView, WritesView,
 };
+use isthmus_bpf_abi::MAX_GROUPS;
 use isthmus_datapath::{Backend, Frontend};
 use isthmus_remote_cluster::RemoteClusterState;
 use isthmus_telemetry::Metrics;
@@ -252,6 +253,19 @@ fn problems(core: &Core, report: &Report) -> Vec<String> {
             "{} ip entries of remote clusters lie in another cluster's pod CIDR and are not used: give every node of the mesh \
              its own pod CIDR",
             core.wanted.foreign_ips
+        ));
+    }
+    let crowded = core
+        .wanted
+        .merged
+        .values()
+        .filter(|service| services::is_crowded(service));
+    if let Some(first) = crowded.clone().next() {
+        all.push(format!(
+            "{} services (first {}) have backends in more than {MAX_GROUPS} clusters: this node uses its own and those with the \
+             lowest ids; export them from fewer clusters",
+            crowded.count(),
+            first.name
         ));
     }
     let Some(intents) = &core.intents else {

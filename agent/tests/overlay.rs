@@ -123,6 +123,17 @@ async fn a_global_service_prefers_local_backends_and_fails_over_when_they_go() -
     rig.east.write_endpoints(true)?;
     let back = || async { rig.east.ask(Side::ECHO).ok().filter(|who| who == "east") };
     wait_for_async(SOON, "the local backend is used again", back).await?;
+
+    // East leaves the mesh: nothing of west is left, everything of east goes on.
+    std::fs::remove_file(rig.east.config_of("west"))?;
+    rig.east
+        .wait("west is gone", |s| s.clusters.is_empty() && s.problems.is_empty())
+        .await?;
+    let tunnels: isthmus_admin::agent::TunnelView = rig.east.admin.read("/v1/tunnels").await?;
+    assert_eq!(tunnels.routes, []);
+    let table = rig.east.net.routes_in(7441)?;
+    assert_eq!(table, [], "neither in the plan nor in the kernel");
+    assert_eq!(rig.east.ask(Side::ECHO)?, "east");
     Ok(())
 }
 

@@ -308,6 +308,24 @@ fn a_local_policy_binds_packets_from_outside_and_not_pods() {
 }
 
 #[test]
+fn a_service_in_too_many_clusters_keeps_its_own_and_the_first() {
+    let states = (2..=20).map(|c| {
+        let mut state = remote(c);
+        state.services.insert(service_name(1), remote_service(c, 1, &[0]));
+        state
+    });
+    let mut service = local_service(1, 1, false, true, &[0]);
+    service.affinity = ServiceAffinity::Remote;
+    let now = intents(vec![service], Vec::new(), states.collect());
+    let groups = fresh(&now).desired.services[&inside(1)].groups.clone();
+    let most = u16::try_from(isthmus_bpf_abi::MAX_GROUPS).expect("small");
+    assert_eq!(
+        groups.keys().copied().collect::<Vec<_>>(),
+        (1..=most).collect::<Vec<_>>()
+    );
+}
+
+#[test]
 fn two_services_with_one_address_are_named_and_the_first_keeps_it() {
     let local = vec![
         local_service(1, 7, false, true, &[0]),

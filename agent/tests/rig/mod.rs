@@ -437,6 +437,10 @@ impl Side {
         self.dir.join(format!("manifests/{name}.yaml"))
     }
 
+    pub(crate) fn config_of(&self, cluster: &str) -> PathBuf {
+        self.dir.join("clustermesh").join(cluster)
+    }
+
     pub(crate) fn pins(&self) -> PathBuf {
         self.dir.join("pins")
     }
