@@ -118,6 +118,7 @@ impl Follower {
     /// Compares the whole store with the manifests and mends what differs: a revoked lease, a foreign hand.
     async fn resync(&mut self) {
         self.own_keys().await;
+        self.beat().await;
         let nothing = Snapshot::default();
         for family in Family::ALL {
             let progress = self.progress.family(family);

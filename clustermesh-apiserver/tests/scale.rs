@@ -1,0 +1,159 @@
+//! The size that the daemon is built for: 100,000 addresses and 1,000 services. Slow, so it runs when asked for:
+//!
+//! ```text
+//! cargo build --release -p clustermesh-apiserver
+//! APISERVER=target/release/clustermesh-apiserver cargo test --release -p clustermesh-apiserver --test scale -- --ignored --nocapture
+//! ```
+//! It prints memory of the daemon and the time of a reader's first list of every family in pages of 256; with an optimised
+//! daemon (`APISERVER` given) it also holds them to 150 MB and 2 s.
+
+mod rig;
+
+use std::fmt::Write as _;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, GetOptions};
+use isthmus_testkit::{Process, wait_until_async};
+use isthmus_trust::ClientName;
+use rig::Rig;
+
+const ADDRESSES: usize = 100_000;
+const SERVICES: usize = 1_000;
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A figure of /proc/PID/status in MB.
+fn memory(server: &Process, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+}
+
+fn write_manifests(rig: &Rig) {
+    for node in 0..100 {
+        let mut text = String::new();
+        write!(
+            text,
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: n{node}}}\nspec: {{podCIDR: 10.{}.{}.0/22}}\nstatus: {{addresses: [{{type: InternalIP, address: 192.0.2.{node}}}]}}\n",
+            node / 64 + 1,
+            node % 64 * 4
+        )
+        .unwrap();
+        for n in 0..ADDRESSES / 100 {
+            write!(
+                text,
+                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: web-{node}-{n}, namespace: shop, labels: {{app: web-{}}}}}\nspec: {{nodeName: n{node}, serviceAccountName: default, containers: [{{name: c, image: i}}]}}\nstatus: {{phase: Running, podIP: 10.{}.{}.{}, podIPs: [{{ip: 10.{}.{}.{}}}], hostIP: 192.0.2.{node}}}\n",
+                n % 50, node / 64 + 1, node % 64 * 4 + n / 256, n % 256, node / 64 + 1, node % 64 * 4 + n / 256, n % 256
+            )
+            .unwrap();
+        }
+        rig.manifest(&format!("n{node}.yaml"), &text);
+    }
+    let mut text = String::new();
+    for n in 0..SERVICES {
+        write!(
+            text,
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{n}, namespace: shop, annotations: {{service.cilium.io/global: 'true'}}}}\nspec: {{clusterIP: 10.96.{}.{}, clusterIPs: [10.96.{}.{}], ports: [{{name: http, port: 80, protocol: TCP}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{n}-x, namespace: shop, labels: {{kubernetes.io/service-name: s{n}}}}}\naddressType: IPv4\nports: [{{name: http, port: 8080, protocol: TCP}}]\nendpoints: [{{addresses: [10.1.0.{}], conditions: {{ready: true}}}}]\n",
+            n / 250, n % 250 + 1, n / 250, n % 250 + 1, n % 256
+        )
+        .unwrap();
+    }
+    rig.manifest("services.yaml", &text);
+}
+
+/// Lists a prefix as a mesh reader does; answers how many keys came.
+async fn list(client: &mut Client, prefix: &str) -> usize {
+    let (mut from, mut revision, mut count) = (prefix.as_bytes().to_vec(), 0, 0);
+    let mut end = prefix.as_bytes().to_vec();
+    *end.last_mut().unwrap() += 1;
+    loop {
+        let options = GetOptions::new()
+            .with_range(end.clone())
+            .with_limit(256)
+            .with_revision(revision);
+        let response = client.get(from, Some(options)).await.unwrap();
+        revision = response.header().unwrap().revision();
+        count += response.kvs().len();
+        if !response.more() {
+            return count;
+        }
+        from = [response.kvs().last().unwrap().key(), &[0]].concat();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute without optimisation"]
+async fn a_hundred_thousand_addresses() {
+    let optimised = std::env::var_os("APISERVER");
+    let rig = Rig::new("east");
+    let command = |rig: &Rig| {
+        let good = rig.command();
+        let mut command = Command::new(optimised.clone().unwrap_or(rig::PROGRAM.into()));
+        command.args(good.get_args());
+        command
+    };
+    let idle = Process::start("clustermesh-apiserver", command(&rig)).unwrap();
+    let admin = rig.admin();
+    wait_until_async(PATIENCE, "ready", async || admin.text("/readyz").await.is_ok())
+        .await
+        .unwrap();
+    println!("idle: {} MB resident", memory(&idle, "VmRSS"));
+    if optimised.is_some() {
+        assert!(memory(&idle, "VmRSS") <= 20);
+    }
+    drop(idle);
+
+    write_manifests(&rig);
+    let begun = Instant::now();
+    let server = Process::start("clustermesh-apiserver", command(&rig)).unwrap();
+    wait_until_async(PATIENCE, "ready", async || admin.text("/readyz").await.is_ok())
+        .await
+        .unwrap();
+    println!(
+        "ready after {:.2?}: {} MB resident",
+        begun.elapsed(),
+        memory(&server, "VmRSS")
+    );
+    let status = rig.status().await;
+    println!(
+        "{} keys, {} MB of versions, {} leases",
+        status.store.keys,
+        status.store.bytes >> 20,
+        status.store.leases
+    );
+    assert!(
+        status.manifest_errors.is_empty(),
+        "{:?}",
+        status.manifest_errors.first()
+    );
+
+    let mut client = rig.client(&ClientName::Remote).await;
+    let mut times = Vec::new();
+    for _ in 0..5 {
+        let begun = Instant::now();
+        let mut counts = Vec::new();
+        for family in [
+            "nodes/v1/east/",
+            "identities/v1/id/",
+            "ip/v1/default/",
+            "services/v1/east/",
+        ] {
+            counts.push(list(&mut client, &format!("cilium/state/{family}")).await);
+        }
+        times.push(begun.elapsed());
+        assert_eq!(counts[2..], [ADDRESSES, SERVICES], "{counts:?}");
+    }
+    times.sort_unstable();
+    println!(
+        "first list in pages of 256: median {:.0?}, {:.0?} to {:.0?}",
+        times[2], times[0], times[4]
+    );
+    let (now, most) = (memory(&server, "VmRSS"), memory(&server, "VmHWM"));
+    println!("after that: {now} MB resident, {most} MB at most");
+    if optimised.is_some() {
+        assert!(
+            times[2] <= Duration::from_secs(2) && now <= 150,
+            "{times:?} {now} MB"
+        );
+    }
+}
