@@ -139,6 +139,8 @@ impl Index {
             entries: chunk.entries.split_off(place),
             ..Chunk::default()
         };
+        // Growing has doubled its room, and a chunk that is cut off at its end grows no more.
+        chunk.entries.shrink_to_fit();
         chunk.recount();
         rest.recount();
         self.chunks.insert(number + 1, rest);
