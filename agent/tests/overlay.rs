@@ -272,6 +272,42 @@ async fn a_killed_agent_loses_nothing_and_the_next_one_writes_nothing() -> Outco
     Ok(())
 }
 
+/// Killed in the middle of its very first start, and of every later one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_killed_at_any_moment_leaves_a_node_that_the_next_one_completes() -> Outcome {
+    if !possible("an_agent_that_is_killed_at_any_moment") {
+        return Ok(());
+    }
+    let rig = Rig::new("crash")?;
+    rig.mesh()?;
+    rig.east.answer()?;
+    rig.west.answer()?;
+    let _west = rig.west.agent()?;
+    for round in 0..16 {
+        let mut east = rig.east.agent()?;
+        tokio::time::sleep(Duration::from_millis(12 * round)).await;
+        east.kill()?;
+    }
+    let mut east = rig.east.agent()?;
+    let status = rig.east.wait_for_mesh().await?;
+    assert_eq!(status.problems, Vec::<String>::new(), "{}", east.log());
+    assert!(reaches(&rig.east, &rig.west, false, 1422)?);
+    for round in 0..16 {
+        east.kill()?;
+        assert_eq!(rig.east.ask(Side::ECHO)?, "east", "round {round}");
+        east = rig.east.agent()?;
+        tokio::time::sleep(Duration::from_millis(12 * round)).await;
+    }
+    let w = rig.east.wait_for_mesh().await?.writes;
+    assert_eq!(
+        (w.map_entries, w.network, w.hooks, w.nft),
+        (0, 0, 0, 0),
+        "{}",
+        east.log()
+    );
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_others_break_is_mended() -> Outcome {
     if !possible("what_others_break_is_mended") {
