@@ -31,6 +31,12 @@ use crate::{next_hop, socket};
 /// How many events may wait for the engine.
 pub(crate) const EVENTS: usize = 256;
 
+/// A timer seen this late was not seen in time.
+const LATE: Duration = Duration::from_millis(200);
+
+/// How long the readers get then.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
 /// How often metrics are refreshed while something happens.
 const METRICS_EVERY: Duration = Duration::from_secs(1);
 
@@ -119,10 +125,11 @@ impl Shell {
                 biased;
                 () = &mut stop => self.stop = Some(self.how_to_stop(withdraw)),
                 Some(event) = self.events.receiver.recv() => self.handle(event),
-                () = until(timeout) => self.fire(),
+                () = until(timeout) => self.let_readers_catch_up().await,
                 () = until(self.metrics_due) => self.refresh_metrics(),
             }
             self.handle_waiting();
+            self.fire();
         }
         self.end().await;
     }
@@ -140,9 +147,21 @@ impl Shell {
         }
     }
 
+    /// A timer that is seen late means that this process did not run for a while: then the bytes that would have restarted a
+    /// hold timer are still in the kernel, and the readers come first.
+    async fn let_readers_catch_up(&self) {
+        let late = self.engine.poll_timeout().map(|at| self.now().saturating_sub(at));
+        if late.is_some_and(|late| late > LATE) {
+            tokio::time::sleep(CATCH_UP).await;
+        }
+    }
+
+    /// Runs the timers that are due, also while events come without a pause.
     fn fire(&mut self) {
-        self.handle_waiting();
-        self.engine.handle_timeout(self.started.elapsed());
+        let now = self.now();
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.engine.handle_timeout(now);
+        }
     }
 
     fn handle(&mut self, event: Event) {

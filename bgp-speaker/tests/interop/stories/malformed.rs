@@ -8,6 +8,7 @@
 use std::time::{Duration, Instant};
 
 use isthmus_testkit::{Need, needs, wait_until};
+use nix::sys::signal::Signal;
 
 use super::scripted::{KEEPALIVE, OPEN, Opening, Script, UPDATE, message, stage, update};
 use crate::support::{Link, PATIENCE, PeerSettings, Speaker, alone, beside_others};
@@ -387,6 +388,47 @@ fn a_withdrawal_is_on_the_wire_at_once() {
         times[8].as_secs_f64() * 1e3
     );
     assert!(times[8] <= Duration::from_secs(1), "{times:?}");
+}
+
+/// A machine that does not run our process for longer than the hold time costs no session: the keepalives that came
+/// meanwhile count.
+///
+/// ```text
+///   tor   KEEPALIVE . KEEPALIVE . KEEPALIVE . KEEPALIVE . KEEPALIVE        hold time 3 s
+///   node  -------- stopped for 4 s ---------| reads them all                => still established
+/// ```
+#[test]
+fn keepalives_that_waited_in_the_kernel_count() {
+    if !root("keepalives_that_waited_in_the_kernel_count") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, mut speaker) = stage();
+    let opening = Opening {
+        hold_time: 3,
+        ..Opening::default()
+    };
+    let mut script = Script::establish(&link, opening);
+    let begun = Instant::now();
+    let stopped = Duration::from_secs(4);
+    speaker.process().signal(Signal::SIGSTOP).expect("signalled");
+    let mut next = begun;
+    while begun.elapsed() < stopped {
+        if Instant::now() >= next {
+            script.send(&message(KEEPALIVE, &[]));
+            next += Duration::from_secs(1);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    speaker.process().signal(Signal::SIGCONT).expect("signalled");
+    script.send(&message(KEEPALIVE, &[]));
+    let sent = || speaker.peer().map(|peer| peer.counters.messages_received);
+    wait_until(PATIENCE, "the speaker has read them", || {
+        sent().is_some_and(|count| count >= 6)
+    })
+    .expect("read");
+    let peer = speaker.peer().expect("a peer");
+    assert_eq!((peer.established(), peer.counters.flaps), (true, 0), "{peer:?}");
 }
 
 /// ```text

@@ -21,7 +21,7 @@ with_every_router!(routes_both_ways);
 fn routes_both_ways(kind: Kind) {
     let _others = beside_others();
     let stage = Stage::new(kind, Settings::default(), &PeerSettings::default());
-    stage.wait_up();
+    let up = stage.speaker.wait_established();
     stage.wait_learnt("the router has all routes", &everything());
 
     let theirs: BTreeSet<String> = ROUTER_ROUTES.map(str::to_owned).into();
@@ -31,7 +31,12 @@ fn routes_both_ways(kind: Kind) {
     .unwrap_or_else(|timeout| panic!("{timeout}: {:?}", stage.speaker.prefixes("in")));
 
     stage.speaker.cluster.set_backends(&[]);
-    stage.wait_learnt("only the pod CIDRs are left", &Cluster::PODS);
+    let withdrawn = stage.wait_learnt("only the pod CIDRs are left", &Cluster::PODS);
+    println!(
+        "{kind:?}: session up {} ms after start, withdrawal at the router {} ms",
+        up.as_millis(),
+        withdrawn.as_millis()
+    );
     withheld_routes_say_why(&stage);
 
     stage.speaker.cluster.set_backends(&Cluster::BACKENDS);
