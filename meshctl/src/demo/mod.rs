@@ -2,6 +2,7 @@
 mod load;
 mod measure;
 mod script;
+mod stage;
 mod steps;
 mod summary;
 
@@ -18,7 +19,7 @@ use script::Script;
 /// Runs the demo in a lab that is up, meshed or not.
 pub(crate) fn run(lab: &Lab, format: Format, progress: &Progress) -> Outcome<Exit> {
     let start = Instant::now();
-    let mut script = Script::new(lab, progress);
+    let mut script = Script::new(lab, progress, stage::heal_everything);
     steps::run(&mut script);
     let results = script.into_results();
     let (all, failed) = (results.len(), results.iter().filter(|r| !r.held).count());

@@ -37,15 +37,17 @@ pub(super) struct Script<'s> {
     pub(super) lab: &'s Lab,
     /// Where it is told.
     pub(super) progress: &'s Progress,
+    mend: fn(&Lab, &Progress) -> Outcome,
     results: Vec<StepResult>,
 }
 
 impl<'s> Script<'s> {
-    /// A demo that has not begun.
-    pub(super) fn new(lab: &'s Lab, progress: &'s Progress) -> Self {
+    /// A demo that has not begun. `mend` makes the lab whole after a step that failed half-way.
+    pub(super) fn new(lab: &'s Lab, progress: &'s Progress, mend: fn(&Lab, &Progress) -> Outcome) -> Self {
         Self {
             lab,
             progress,
+            mend,
             results: Vec::new(),
         }
     }
@@ -62,10 +64,10 @@ impl<'s> Script<'s> {
         self.progress
             .line(&format!("\n{}. {story}", self.results.len() + 1));
         let start = Instant::now();
-        let Verdict { measured, held } = work(self.lab, self.progress).unwrap_or_else(|failure| Verdict {
-            measured: failure.to_string().replace("\n  ", " — "),
-            held: false,
-        });
+        let Verdict { measured, held } = match work(self.lab, self.progress) {
+            Ok(verdict) => verdict,
+            Err(failure) => self.failed(&failure.to_string()),
+        };
         let mark = if held { Mark::Good } else { Mark::Bad };
         self.progress.step(mark, name, &measured, Some(start.elapsed()));
         self.results.push(StepResult {
@@ -74,6 +76,17 @@ impl<'s> Script<'s> {
             target,
             held,
         });
+    }
+
+    /// What a step left broken must not spoil the next ones.
+    fn failed(&self, why: &str) -> Verdict {
+        if let Err(failure) = (self.mend)(self.lab, self.progress) {
+            self.progress.line(&failure.to_string());
+        }
+        Verdict {
+            measured: why.replace("\n  ", " — "),
+            held: false,
+        }
     }
 
     /// What the steps came to, in their order.

@@ -2,19 +2,20 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use isthmus_admin::agent::{AgentStatus, ServiceView};
-use isthmus_admin::bgp::PeerView;
-
 use super::load::Traffic;
 use super::measure::{by_cluster, first_answer_ms, last_loss_ms, latency_us, lost, lost_after, pods, said};
 use super::script::{Script, Verdict, wait_for};
+use super::stage::{
+    BOTH, agent_status, all_sessions, echo_ip, established, heal_everything, more_after, pods_of,
+    set_affinity, tell_lost, wait_for_choice, ways,
+};
 use crate::cli::{ConnectArgs, Scope};
 use crate::connect;
 use crate::failure::Outcome;
 use crate::lab::fault::{self, Target};
-use crate::lab::manifest::{self, Affinity};
-use crate::lab::plan::{ECHO, SERVICE_PORT, VIP};
-use crate::lab::{Lab, admin, status};
+use crate::lab::manifest::Affinity;
+use crate::lab::plan::{SERVICE_PORT, VIP};
+use crate::lab::{Lab, status};
 use crate::progress::{Progress, seconds};
 use crate::traffic::{Record, now_us};
 
@@ -80,22 +81,6 @@ pub(super) fn run(script: &mut Script<'_>) {
     );
 }
 
-fn heal_everything(lab: &Lab, progress: &Progress) -> Outcome {
-    for cluster in &lab.plan.clusters {
-        let name = cluster.name.clone();
-        fault::heal_part(lab, &Target::Cluster(name.clone()), progress)?;
-        fault::heal_part(lab, &Target::Apiserver(name.clone()), progress)?;
-        for node in &cluster.nodes {
-            fault::heal_part(lab, &Target::Link(node.name.clone()), progress)?;
-            fault::heal_part(lab, &Target::Agent(node.name.clone()), progress)?;
-            fault::heal_part(lab, &Target::Speaker(node.name.clone()), progress)?;
-        }
-        fault::heal_part(lab, &pods_of(&name), progress)?;
-        set_affinity(lab, &name, Affinity::None)?;
-    }
-    Ok(())
-}
-
 fn lab_took(lab: &Lab) -> Outcome<Verdict> {
     let took = Duration::from_millis(lab.took_ms);
     let (places, processes) = (lab.plan.places().len(), lab.processes()?.len());
@@ -120,34 +105,6 @@ fn bgp(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
         ),
         held: restarted.held,
     })
-}
-
-/// Every session is up, and the router spreads the address over all nodes.
-fn all_sessions(lab: &Lab) -> Result<(), String> {
-    let wanted = lab.plan.nodes().count();
-    match established(lab) {
-        up if up == wanted => ways(lab, wanted),
-        up => Err(format!("{wanted} BGP sessions (now {up})")),
-    }
-}
-
-/// The router has so many ways to the address of the service.
-fn ways(lab: &Lab, wanted: usize) -> Result<(), String> {
-    match status::vip_next_hops(&lab.plan)?.len() {
-        ways if ways == wanted => Ok(()),
-        ways => Err(format!(
-            "the router to have {wanted} ways to {VIP} (it has {ways})"
-        )),
-    }
-}
-
-fn established(lab: &Lab) -> usize {
-    let up = |cluster: &str, node: &str| {
-        let socket = lab.cluster_dir(cluster).join(format!("run/{node}.bgp.sock"));
-        let peers: Result<Vec<PeerView>, String> = admin::read(&socket, "/v1/peers");
-        peers.is_ok_and(|peers| !peers.is_empty() && peers.iter().all(PeerView::established))
-    };
-    lab.plan.nodes().filter(|(c, n)| up(&c.name, &n.name)).count()
 }
 
 /// A speaker that dies and comes back: by graceful restart the router keeps its routes.
@@ -202,7 +159,7 @@ fn connect_both(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
 
 /// Requests over both families and both protocols, from both clusters.
 fn global(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
-    wait_for_choice(lab, progress, &["east", "west"])?;
+    wait_for_choice(lab, progress, &BOTH, &BOTH)?;
     let mut records = Vec::new();
     let mut both = true;
     for cluster in &lab.plan.clusters {
@@ -231,7 +188,7 @@ fn global(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
 
 fn affinity(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
     set_affinity(lab, "east", Affinity::Local)?;
-    let ((), took) = wait_for_choice(lab, progress, &["east"])?;
+    let ((), took) = wait_for_choice(lab, progress, &["east"], &["east"])?;
     let records = Traffic::new(POD, echo_ip(lab)?, SERVICE_PORT)
         .rate(200)
         .count(100)
@@ -276,7 +233,7 @@ fn failover(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
     let records = load.stop()?;
     fault::heal_part(lab, &pods_of("east"), progress)?;
     set_affinity(lab, "east", Affinity::None)?;
-    wait_for_choice(lab, progress, &["east", "west"])?;
+    wait_for_choice(lab, progress, &BOTH, &BOTH)?;
     let Some(first) = first_answer_ms(&records, killed, "west") else {
         return Ok(Verdict {
             measured: "west never answered".into(),
@@ -314,7 +271,7 @@ fn cut(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
     wait_for(progress, "cut", 8, || load.look(|r| more_after(r, moment, 400)))?;
     let records = load.stop()?;
     fault::heal_part(lab, &west, progress)?;
-    let (_, back) = wait_for_choice(lab, progress, &["east", "west"])?;
+    let (_, back) = wait_for_choice(lab, progress, &BOTH, &BOTH)?;
     wait_for(progress, "bgp", 15, || all_sessions(lab))?;
     let last = last_loss_ms(&records, moment);
     let text = last.map_or_else(|| "at once".into(), |ms| format!("{ms:.0} ms after the cut"));
@@ -338,6 +295,7 @@ fn anycast(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
     let ways_before = status::vip_next_hops(&lab.plan).map_or(0, |hops| hops.len());
     // The last backend of the last cluster goes: nobody may be sent there.
     fault::break_part(lab, &pods_of("west"))?;
+    wait_for_choice(lab, progress, &BOTH, &["east"])?;
     let one = ask.run(lab)?;
     fault::break_part(lab, &pods_of("east"))?;
     let gone = Instant::now();
@@ -367,7 +325,7 @@ fn anycast(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
 fn restart(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
     const STREAMS: usize = 100;
     let target = Target::Agent(NODE.into());
-    wait_for_choice(lab, progress, &["east", "west"])?;
+    wait_for_choice(lab, progress, &BOTH, &BOTH)?;
     let load = Traffic::new(POD, echo_ip(lab)?, SERVICE_PORT)
         .rate(1000)
         .streams(100)
@@ -411,87 +369,4 @@ fn restart(lab: &Lab, progress: &Progress) -> Outcome<Verdict> {
         ),
         held: lost == 0 && reset == 0,
     })
-}
-
-/// Waits until so many requests that were sent after a moment have been answered or lost.
-fn more_after(records: &[Record], moment_us: u64, wanted: usize) -> Result<(), String> {
-    match records.iter().filter(|r| r.sent_us > moment_us).count() {
-        seen if seen >= wanted => Ok(()),
-        _ => Err(format!("{wanted} more requests")),
-    }
-}
-
-/// Waits until every agent of east sends new connections of `echo` to just these clusters.
-fn wait_for_choice(lab: &Lab, progress: &Progress, clusters: &[&str]) -> Outcome<((), Duration)> {
-    let east = lab.plan.cluster("east")?;
-    wait_for(progress, "agents", 10, || {
-        for node in &east.nodes {
-            let eligible = eligible(lab, "east", &node.name)?;
-            if !eligible.iter().map(String::as_str).eq(clusters.iter().copied()) {
-                return Err(format!(
-                    "{} to choose {} (now {})",
-                    node.name,
-                    clusters.join(", "),
-                    eligible.join(", ")
-                ));
-            }
-        }
-        Ok(())
-    })
-}
-
-fn eligible(lab: &Lab, cluster: &str, node: &str) -> Result<Vec<String>, String> {
-    let socket = lab.cluster_dir(cluster).join(format!("run/{node}.agent.sock"));
-    let services: Vec<ServiceView> = admin::read(&socket, "/v1/services")?;
-    let echo = services
-        .into_iter()
-        .find(|s| s.name.ends_with(&format!("/{ECHO}")));
-    let echo = echo.ok_or_else(|| format!("the agent of {node} to know {ECHO}"))?;
-    // With affinity local both clusters have live backends, but only the local ones are chosen.
-    let local = matches!(echo.affinity, isthmus_topology::ServiceAffinity::Local);
-    let groups = echo
-        .frontends
-        .first()
-        .map(|f| f.groups.clone())
-        .unwrap_or_default();
-    let mut names: Vec<String> = groups
-        .iter()
-        .filter(|g| g.eligible && !g.backends.is_empty())
-        .map(|g| g.cluster.clone())
-        .collect();
-    if local && names.iter().any(|n| n == cluster) {
-        names.retain(|n| n == cluster);
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn agent_status(lab: &Lab, cluster: &str, node: &str) -> Result<AgentStatus, String> {
-    let socket = lab.cluster_dir(cluster).join(format!("run/{node}.agent.sock"));
-    admin::read(&socket, "/v1/status")
-}
-
-fn set_affinity(lab: &Lab, cluster: &str, affinity: Affinity) -> Outcome {
-    let plan = lab.plan.cluster(cluster)?;
-    manifest::write_service(&lab.cluster_dir(cluster).join("manifests"), plan, affinity)
-}
-
-fn echo_ip(lab: &Lab) -> Outcome<IpAddr> {
-    Ok(lab.plan.cluster("east")?.echo_ips[0])
-}
-
-fn pods_of(cluster: &str) -> Target {
-    Target::Pods {
-        cluster: cluster.into(),
-        app: ECHO.into(),
-    }
-}
-
-/// The number of lost requests, with the first reason.
-fn tell_lost(records: &[Record]) -> String {
-    let why = records.iter().find_map(|r| r.answer.as_ref().err());
-    match why {
-        None => "0".into(),
-        Some(why) => format!("{} ({why})", lost(records)),
-    }
 }
