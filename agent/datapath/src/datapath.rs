@@ -437,7 +437,8 @@ fn raise_memlock() {
     unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) };
 }
 
-/// Hooks of programs of ours and others at the places where we attach, for tests and for `doctor`.
+/// How many programs, ours and others', are at each hook where we attach, for tests and for `doctor`. Devices are left out
+/// on kernels without tcx.
 pub fn programs_at(config: &Config) -> Result<BTreeMap<String, usize>, Error> {
     let mut out = BTreeMap::new();
     let failed = |object: &str| {
@@ -453,6 +454,9 @@ pub fn programs_at(config: &Config) -> Result<BTreeMap<String, usize>, Error> {
             let ids = hooks::cgroup_programs(cgroup, hook).map_err(failed(hook.program))?;
             out.insert(hook.program.to_owned(), ids.len());
         }
+    }
+    if !hooks::has_tcx() {
+        return Ok(out);
     }
     let uplinks = config.uplinks.iter().map(|name| (name, None));
     for (name, overlay) in uplinks.chain(config.overlay.iter().map(|name| (name, Some(hooks::OVERLAY)))) {
