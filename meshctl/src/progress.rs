@@ -4,6 +4,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+/// Most terminals are at least so wide.
+const LIVE_WIDTH: usize = 79;
+
 /// How a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -77,7 +80,11 @@ impl Progress {
 
     /// A step goes on: what it waits for. Shown once for each new reason.
     pub(crate) fn waiting(&self, name: &str, what: impl Display) {
-        let line = format!("{} {name:<12} waiting for {what}", self.dots());
+        let mut line = format!("{} {name:<12} waiting for {what}", self.dots());
+        if self.live && line.chars().count() > LIVE_WIDTH {
+            // A line that wraps cannot be taken back.
+            line = line.chars().take(LIVE_WIDTH - 1).chain(['…']).collect();
+        }
         self.write(&line, self.live);
     }
 

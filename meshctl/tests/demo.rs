@@ -3,6 +3,7 @@
 //! judged by `make lab`, on a machine that does nothing else.
 mod rig;
 
+use isthmus_testkit::{Need, needs};
 use rig::{LabGuard, can_make_labs, has_daemons, meshctl};
 use serde_json::Value;
 
@@ -105,4 +106,49 @@ fn the_demo_holds_and_the_listings_agree() {
     let down = lab.lab("down", &[]);
     assert_eq!(down.code, 0, "{}", down.err);
     assert_eq!(lab.traces(), Vec::<String>::new());
+}
+
+/// FRR, BIRD and our own speaker as the router: each learns the address of the service from all four nodes (`lab up` waits for
+/// that), and a joining that does not come about in time says what it waited for.
+#[test]
+fn every_router_learns_the_address_from_every_node() {
+    const NAME: &str = "every_router_learns_the_address_from_every_node";
+    if !can_make_labs(NAME) || !has_daemons(NAME) {
+        return;
+    }
+    for (tor, program, package) in [
+        ("frr", "vtysh", "frr"),
+        ("bird", "bird", "bird2"),
+        ("self", "sh", "dash"),
+    ] {
+        let need = Need::Program {
+            name: program,
+            package,
+        };
+        if !needs(&format!("{NAME} ({tor})"), &[need]) {
+            continue;
+        }
+        let lab = LabGuard::new(tor);
+        let up = lab.lab("up", &["--tor", tor]);
+        assert_eq!(up.code, 0, "{tor}: {}", up.err);
+        assert!(
+            up.err.contains(&format!("4 sessions established, router {tor}")),
+            "{}",
+            up.err
+        );
+        let peers = meshctl(&["bgp", "peers", "--lab", &lab.name]);
+        assert_eq!(peers.code, 0, "{}{}", peers.out, peers.err);
+
+        assert_eq!(lab.lab("break", &["cluster:west"]).code, 0);
+        let late = meshctl(&["connect", "east", "west", "--lab", &lab.name, "--timeout", "1"]);
+        assert_eq!(late.code, 5, "{}", late.err);
+        for said in ["are not joined in time", "waited in vain for", "may still join"] {
+            assert!(late.err.contains(said), "{said}: {}", late.err);
+        }
+        assert_eq!(lab.lab("heal", &["cluster:west"]).code, 0);
+        let joined = meshctl(&["status", "--lab", &lab.name, "--wait", "--timeout", "30"]);
+        assert_eq!(joined.code, 0, "it joins by itself: {}{}", joined.out, joined.err);
+        assert_eq!(lab.lab("down", &[]).code, 0);
+        assert_eq!(lab.traces(), Vec::<String>::new());
+    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 mod down;
 pub(crate) mod fault;
 mod ledger;
+mod machine;
 pub(crate) mod manifest;
 pub(crate) mod net;
 pub(crate) mod paths;

@@ -12,7 +12,7 @@ use super::paths::{LABS, Paths};
 use super::plan::{ECHO, Plan};
 use super::process::{self, Spec};
 use super::router::Router;
-use super::{Lab, admin, daemon, down, net};
+use super::{Lab, admin, daemon, down, machine, net};
 use crate::exit::Exit;
 use crate::failure::{Doing, Failure, Outcome};
 use crate::progress::{Mark, Pending, Progress};
@@ -38,7 +38,7 @@ pub(crate) struct UpOptions {
 pub(crate) fn up(name: &str, options: &UpOptions, progress: &Progress) -> Outcome<Lab> {
     let start = Instant::now();
     let plan = Plan::new(name)?;
-    check_root()?;
+    machine::check()?;
     let paths = Paths::of(name)?;
     let (router, fallback) = Router::choose(options.tor)?;
     if !options.bare {
@@ -80,15 +80,6 @@ fn clean_up(paths: &Paths, failure: Failure) -> Failure {
         Ok(_) => failure.because("everything that was made so far was removed again"),
         Err(more) => failure.because(more),
     }
-}
-
-fn check_root() -> Outcome {
-    if nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Failure::unreachable("the lab needs root")
-        .because("it makes network namespaces, mounts a bpffs and loads eBPF programs")
-        .next("sudo meshctl lab up"))
 }
 
 /// Takes the lab's name: making its directory is the lock.
