@@ -1,5 +1,6 @@
 //! What happens, in the log: one line for each event, with the peer's name.
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use isthmus_bgp_engine::{Notice, Output, PeerChange, PeerId};
 
@@ -11,9 +12,21 @@ use crate::view::family_name;
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     failures: BTreeMap<PeerId, String>,
+    refused: Option<(IpAddr, String)>,
 }
 
 impl Log {
+    /// A connection that was refused; somebody who knocks again and again is told of once.
+    pub(crate) fn refused(&mut self, remote: IpAddr, reason: String) {
+        let now = Some((remote, reason.clone()));
+        if self.refused == now {
+            tracing::debug!(%remote, reason, "connection refused again");
+        } else {
+            tracing::warn!(%remote, reason, "connection refused");
+            self.refused = now;
+        }
+    }
+
     /// An output of the engine that only tells.
     pub(crate) fn output(&mut self, output: &Output, peers: &Peers) {
         match output {

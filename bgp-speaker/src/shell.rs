@@ -244,15 +244,11 @@ impl Shell {
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr) {
         use std::os::fd::AsFd;
-        let refuse = |shell: &Self, reason: String| {
-            shell.metrics.refused_connections.inc();
-            tracing::warn!(%remote, reason, "connection refused");
-        };
         let Ok(local) = stream.local_addr() else { return };
         if let Some(ttl) = self.peers.ttl_of(remote.ip())
             && let Err(error) = socket::prepare_accepted(stream.as_fd(), remote, ttl)
         {
-            return refuse(self, error.to_string());
+            return self.refuse(remote, error.to_string());
         }
         self.learn_next_hop(local, remote);
         match self.engine.accept(self.started.elapsed(), local, remote) {
@@ -260,8 +256,13 @@ impl Shell {
                 let connection = Connection::start(conn, stream, self.events.sender.clone());
                 self.links.insert(conn, Link::Up(connection));
             }
-            Err(refusal) => refuse(self, refusal.to_string()),
+            Err(refusal) => self.refuse(remote, refusal.to_string()),
         }
+    }
+
+    fn refuse(&mut self, remote: SocketAddr, reason: String) {
+        self.metrics.refused_connections.inc();
+        self.log.refused(remote.ip(), reason);
     }
 
     /// Routes of the other family need a next hop that only the session's interface can tell.

@@ -320,6 +320,29 @@ fn too_many_prefixes_end_the_session() {
     wait_until(PATIENCE, "the status tells it", told).unwrap_or_else(|e| panic!("{e}: {:?}", error()));
 }
 
+/// A peer that opens connection after connection, and says nothing on them, neither ends its session nor piles them up.
+#[test]
+fn a_peer_that_opens_many_connections_keeps_one_session() {
+    if !root("a_peer_that_opens_many_connections_keeps_one_session") {
+        return;
+    }
+    let _others = beside_others();
+    let (link, mut speaker) = stage();
+    let mut script = Script::establish(&link, Opening::default());
+    let more: Vec<Script> = (0..100).map(|_| Script::connect(&link)).collect();
+    script.send(&good());
+    wait_until(PATIENCE, "the session lives", || has_route(&speaker)).expect("a route");
+    let pid = speaker.process().pid();
+    let descriptors = || {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"));
+        open.map_or(usize::MAX, Iterator::count)
+    };
+    wait_until(PATIENCE, "the connections are closed", || descriptors() < 50)
+        .unwrap_or_else(|timeout| panic!("{timeout}: {} descriptors", descriptors()));
+    assert_eq!(speaker.peer().expect("a peer").counters.flaps, 0);
+    drop(more);
+}
+
 /// A node between two routers is no way from one to the other, whatever they tell it.
 ///
 /// ```text
