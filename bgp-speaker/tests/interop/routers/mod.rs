@@ -3,6 +3,7 @@ mod bird;
 mod frr;
 mod gobgp;
 mod openbgpd;
+mod own;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,6 +28,8 @@ pub(crate) enum Kind {
     /// OpenBGPD 7.7. It dies (decision process, NULL dereference) on an UPDATE that has IPv4 NLRI and an MP_REACH_NLRI but
     /// no NEXT_HOP; our speaker never sends such an UPDATE, so no story here does.
     Openbgpd,
+    /// Our own speaker.
+    Own,
 }
 
 /// How the router is set up.
@@ -42,7 +45,7 @@ pub(crate) struct Settings {
     pub(crate) graceful: bool,
     /// The AS that it expects.
     pub(crate) node_as: u32,
-    /// The session runs over IPv6 (only BIRD and FRR are told so).
+    /// The session runs over IPv6 (GoBGP and OpenBGPD are not told so).
     pub(crate) over_ipv6: bool,
 }
 
@@ -96,6 +99,7 @@ impl Kind {
             Self::Bird => vec![program("bird", "bird2"), program("birdc", "bird2")],
             Self::Gobgp => vec![program("gobgpd", "gobgpd"), program("gobgp", "gobgpd")],
             Self::Openbgpd => vec![program("bgpctl", "openbgpd")],
+            Self::Own => Vec::new(),
         };
         [vec![Need::Root, program("ip", "iproute2")], own].concat()
     }
@@ -107,6 +111,7 @@ impl Kind {
             Self::Bird => Box::new(bird::Bird::start(tor, settings)),
             Self::Gobgp => Box::new(gobgp::Gobgp::start(tor, settings)),
             Self::Openbgpd => Box::new(openbgpd::Openbgpd::start(tor, settings)),
+            Self::Own => Box::new(own::Own::start(tor, settings)),
         }
     }
 }

@@ -69,6 +69,7 @@ macro_rules! with_every_router {
         with_every_router!(@router bird, Bird, $($story),*);
         with_every_router!(@router gobgp, Gobgp, $($story),*);
         with_every_router!(@router openbgpd, Openbgpd, $($story),*);
+        with_every_router!(@router own, Own, $($story),*);
     };
     (@router $module:ident, $kind:ident, $($story:ident),*) => {
         mod $module {

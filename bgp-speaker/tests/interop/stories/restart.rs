@@ -46,6 +46,13 @@ fn gobgp_keeps_our_routes_over_a_kill() {
 }
 
 #[test]
+fn our_own_router_keeps_our_routes_over_a_kill() {
+    if ready("our_own_router_keeps_our_routes_over_a_kill", Kind::Own) {
+        routes_survive(Kind::Own, |stage| stage.speaker.kill());
+    }
+}
+
+#[test]
 fn frr_keeps_our_routes_over_a_polite_restart() {
     if ready("frr_keeps_our_routes_over_a_polite_restart", Kind::Frr) {
         routes_survive(Kind::Frr, |stage| stage.speaker.terminate());

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(crate) use link::{Link, NODE_V4, NODE_V6, Namespace, TOR_V4, TOR_V6};
 pub(crate) use manifests::Cluster;
-pub(crate) use speaker::{PeerSettings, Speaker};
+pub(crate) use speaker::{PeerSettings, Speaker, act, read};
 
 /// AS of the node's speaker.
 pub(crate) const NODE_AS: u32 = 65001;

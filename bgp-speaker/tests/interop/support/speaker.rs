@@ -174,7 +174,7 @@ impl Speaker {
 
     /// Reads a view.
     pub(crate) fn read<T: DeserializeOwned>(&self, path: &str) -> Result<T, String> {
-        with_client(&self.socket(), async |client| client.read(path).await)
+        read(&self.socket(), path)
     }
 
     /// Reads a text.
@@ -184,7 +184,7 @@ impl Speaker {
 
     /// Gives an order.
     pub(crate) fn act(&self, path: &str) -> Result<(), String> {
-        with_client(&self.socket(), async |client| client.act(path).await)
+        act(&self.socket(), path)
     }
 
     /// Its one peer, if the speaker answers.
@@ -215,6 +215,16 @@ impl Speaker {
             .map(|route| route.prefix.to_string())
             .collect()
     }
+}
+
+/// Reads a view of the speaker behind an admin socket.
+pub(crate) fn read<T: DeserializeOwned>(socket: &Path, path: &str) -> Result<T, String> {
+    with_client(socket, async |client| client.read(path).await)
+}
+
+/// Gives an order to the speaker behind an admin socket.
+pub(crate) fn act(socket: &Path, path: &str) -> Result<(), String> {
+    with_client(socket, async |client| client.act(path).await)
 }
 
 fn with_client<T>(
