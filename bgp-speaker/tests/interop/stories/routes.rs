@@ -14,7 +14,7 @@ use isthmus_testkit::wait_until;
 
 use super::{Stage, everything, ready, with_every_router};
 use crate::routers::{Kind, ROUTER_ROUTES, Settings};
-use crate::support::{Cluster, PATIENCE, PeerSettings, alone, beside_others};
+use crate::support::{Cluster, Link, NODE_V6, PATIENCE, PeerSettings, Speaker, alone, beside_others};
 
 with_every_router!(routes_both_ways);
 
@@ -153,4 +153,50 @@ fn metrics_have_ciliums_names() {
     })
     .unwrap_or_else(|timeout| panic!("{timeout}\n{}", all()));
     assert_eq!(stage.speaker.text("/readyz").as_deref(), Ok("ready\n"));
+}
+
+/// ```text
+///   node: 10.0.0.1 only  ----  tor        => IPv6 routes have no next hop: not sent, counted, and the listing says what to do
+/// ```
+#[test]
+fn routes_without_a_next_hop_say_so() {
+    let kind = Kind::Own;
+    if !ready("routes_without_a_next_hop_say_so", kind) {
+        return;
+    }
+    let _others = beside_others();
+    let link = Link::new();
+    link.node
+        .ip(&["addr", "del", &format!("{NODE_V6}/64"), "dev", "eth0"]);
+    let router = kind.start(&link.tor, Settings::default());
+    let speaker = Speaker::start(&link, &PeerSettings::default());
+    let stage = Stage {
+        speaker,
+        router,
+        link,
+    };
+    stage.wait_up();
+    stage.wait_learnt("the IPv4 routes are there", &[Cluster::PODS[0], Cluster::VIPS[0]]);
+    let family = stage.speaker.peer().expect("a peer").families[1].clone();
+    assert_eq!((family.advertised, family.no_next_hop), (0, 2), "{family:?}");
+    let out: Vec<RouteView> = stage
+        .speaker
+        .read("/v1/routes?table=out&family=ipv6-unicast")
+        .expect("answers");
+    let wanted = "no next hop for ipv6-unicast: set nextHop, or give the interface of the session an address of this family";
+    assert_eq!(out.len(), 2);
+    assert!(
+        out.iter().all(|route| route.reason.as_deref() == Some(wanted)),
+        "{out:?}"
+    );
+
+    stage
+        .speaker
+        .configure(&PeerSettings::default().with("nextHop: {ipv6: \"fd00::1\"}"));
+    stage.wait_learnt("with a next hop all routes are there", &everything());
+    assert_eq!(
+        stage.speaker.peer().expect("a peer").counters.established,
+        1,
+        "the same session"
+    );
 }
