@@ -76,6 +76,32 @@ fn down_after_a_crash_in_the_middle_of_up_leaves_nothing() {
     }
 }
 
+/// `lab down` is killed when so many of the lab's 16 namespaces are left; a second one does the rest.
+#[test]
+fn down_after_a_crash_in_the_middle_of_down_leaves_nothing() {
+    if !can_make_labs("down_after_a_crash_in_the_middle_of_down_leaves_nothing") {
+        return;
+    }
+    for left in [16, 12, 6, 0] {
+        let lab = LabGuard::new("i");
+        good(&lab.lab("up", &["--bare"]));
+        let mut down = Command::new(MESHCTL)
+            .args(["lab", "down", "--name", &lab.name])
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        let namespaces = || lab.traces().iter().filter(|t| t.starts_with("namespace")).count();
+        wait_until(Duration::from_secs(20), "namespaces go", || {
+            namespaces() <= left || down.try_wait().ok().flatten().is_some()
+        })
+        .expect("in time");
+        down.kill().expect("killed");
+        down.wait().expect("collected");
+        good(&lab.lab("down", &[]));
+        assert_eq!(lab.traces(), Vec::<String>::new(), "with {left} namespaces left");
+    }
+}
+
 #[test]
 fn a_namespace_that_the_lab_did_not_make_stays_and_is_named() {
     if !can_make_labs("a_namespace_that_the_lab_did_not_make_stays_and_is_named") {

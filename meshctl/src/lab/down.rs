@@ -42,7 +42,7 @@ pub(crate) fn down(paths: &Paths) -> Outcome<Removed> {
         results.push(remove(item, &mut removed));
     }
     if results.iter().all(Result::is_ok) {
-        results.push(fs::remove_dir_all(&paths.root).doing(format!("remove {}", paths.root.display())));
+        results.push(remove_files(paths));
     }
     // Only if no other lab is there.
     let _ = fs::remove_dir(LABS);
@@ -54,6 +54,24 @@ pub(crate) fn down(paths: &Paths) -> Outcome<Removed> {
     let failure = Failure::new(crate::exit::Exit::Degraded, "the lab is not quite gone");
     let failure = failures.into_iter().fold(failure, Failure::because);
     Err(failure.next("run the same command again: the ledger is kept until all of it is gone"))
+}
+
+/// The lab's directory, the ledger last: whoever is interrupted here can still be followed by another `down`.
+fn remove_files(paths: &Paths) -> Outcome {
+    let doing = || format!("remove {}", paths.root.display());
+    let ledger = paths.ledger();
+    for entry in fs::read_dir(&paths.root).doing(doing())? {
+        let entry = entry.doing(doing())?;
+        let path = entry.path();
+        match entry.file_type().doing(doing())? {
+            _ if path == ledger => Ok(()),
+            kind if kind.is_dir() => fs::remove_dir_all(&path),
+            _ => fs::remove_file(&path),
+        }
+        .doing(doing())?;
+    }
+    fs::remove_file(&ledger).doing(doing())?;
+    fs::remove_dir(&paths.root).doing(doing())
 }
 
 fn remove(item: &Item, removed: &mut Removed) -> Outcome {
