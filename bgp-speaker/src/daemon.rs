@@ -49,7 +49,11 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     tokio::pin!(ended);
 
     let manifests = std::path::absolute(&args.manifests).context("--manifests")?;
-    let source = Source::directory(&manifests, settings(&args)?).await?;
+    let source = tokio::select! {
+        source = Source::directory(&manifests, settings(&args)?) => source?,
+        () = &mut ended => return Ok(()),
+        () = decline(&mut events.receiver) => return Ok(()),
+    };
     let remote = remote::follow(args.agent_socket.clone(), args.cluster_name.clone());
     let starting = start_values(&args, &config, source.subscribe(), remote.clone(), &readiness);
     let (intent, router_id) = tokio::select! {
