@@ -63,6 +63,8 @@ impl Source {
                 "it is not a directory: create it, or name another",
             ));
         }
+        // The kernel's events carry absolute paths: a relative one would make one file two.
+        let path = &std::path::absolute(path).map_err(|error| SourceError::watch(path, error))?;
         let (sender, snapshots) = watch::channel(Snapshot::default());
         let (wake, ready) = start(path, settings, sender)?;
         if ready.await.is_err() {

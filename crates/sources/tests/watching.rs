@@ -163,3 +163,29 @@ async fn a_directory_that_is_not_there_is_refused() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_relative_directory_is_the_same_directory() {
+    // The package's own folder is where tests run.
+    let directory = tempfile::tempdir_in(".").expect("a directory");
+    let relative = std::path::Path::new(directory.path().file_name().expect("it has one"));
+    let file = directory.path().join("web.yaml");
+    std::fs::write(&file, service("web", "10.96.0.1")).expect("written");
+    let mut source = Source::directory(relative, rig::settings())
+        .await
+        .expect("a source");
+    assert!(has("web", "10.96.0.1")(&source.changed().await));
+    std::fs::write(&file, service("web", "10.96.0.2")).expect("written");
+    let changed = async {
+        loop {
+            let snapshot = source.changed().await;
+            assert!(snapshot.problems.is_empty(), "{:?}", snapshot.problems);
+            if has("web", "10.96.0.2")(&snapshot) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), changed)
+        .await
+        .expect("the change is seen");
+}
