@@ -64,6 +64,18 @@ fn the_demo_holds_and_the_listings_agree() {
     let (_, out) = list(&["bgp", "routes", "out"]);
     assert!(out.to_string().contains("203.0.113.10/32"), "{out}");
 
+    // The same clusters, reached as directories.
+    let dir = lab.root().display().to_string();
+    let by_dir = meshctl(&["services", "--context-dir", &dir, "-o", "json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&by_dir.out).ok(),
+        Some(services),
+        "{}",
+        by_dir.err
+    );
+    let again = meshctl(&["connect", "east", &format!("{dir}/west"), "--context-dir", &dir]);
+    assert!(again.err.contains("nothing was changed"), "{}", again.err);
+
     let demo = lab.lab("demo", &["-o", "json"]);
     let steps: Value =
         serde_json::from_str(&demo.out).unwrap_or_else(|e| panic!("{e}: {}{}", demo.out, demo.err));

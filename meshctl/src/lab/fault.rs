@@ -1,9 +1,11 @@
 //! Breaking and healing parts of the lab.
 use std::fmt;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use isthmus_netlink::Netns;
+use isthmus_netlink::{NetlinkError, Netns};
 use nix::sys::signal::Signal;
 
 use super::manifest;
@@ -234,16 +236,30 @@ fn set_link(lab: &Lab, place: &str, set_up: bool) -> Outcome {
         return Err(Failure::usage(format!("there is no link:tor-{place}"))
             .next(format!("use one of: {}", names.join(", "))));
     };
-    let change = Netns::named(&lab.plan.netns("tor"))
-        .and_then(|ns| ns.netlink())
-        .and_then(|netlink| {
-            if set_up {
-                netlink.set_up(&uplink.tor_link)
-            } else {
-                netlink.set_down(&uplink.tor_link)
-            }
-        });
-    change.doing(format!("set the router's link to {place}"))
+    let change = || -> Result<(), NetlinkError> {
+        let tor = Netns::named(&lab.plan.netns("tor"))?;
+        if set_up {
+            tor.netlink()?.set_up(&uplink.tor_link)?;
+            tor.run(|| wait_for_packets(uplink))
+        } else {
+            tor.netlink()?.set_down(&uplink.tor_link)
+        }
+    };
+    change().doing(format!("set the router's link to {place}"))
+}
+
+/// A link that is up may carry nothing for up to a second: a worker of the kernel opens its queues. Waits until the other end
+/// answers, even if only by refusing; gives up after two seconds, since that end may be broken in another way.
+fn wait_for_packets(uplink: &Uplink) {
+    let discard = SocketAddr::new(uplink.ip(), 9);
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline {
+        match TcpStream::connect_timeout(&discard, Duration::from_millis(50)) {
+            Ok(_) => return,
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => return,
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
 }
 
 #[cfg(test)]
