@@ -17,7 +17,7 @@ build: ## the daemons and meshctl, optimised
 lab: ## build, then two clusters, meshed, at a BGP router, and the demo
 	@tests/setup lab
 	$(CARGO) build --release --locked --bins
-	@if $(BIN)/meshctl lab status --name $(LAB) >/dev/null 2>&1; then $(BIN)/meshctl lab down --name $(LAB); fi
+	$(BIN)/meshctl lab down --name $(LAB)
 	$(BIN)/meshctl lab up --name $(LAB)
 	$(BIN)/meshctl lab demo --name $(LAB)
 
