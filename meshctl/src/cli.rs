@@ -118,12 +118,12 @@ pub(crate) enum LabCommand {
         /// What to break.
         part: String,
     },
-    /// Heal a part that was broken.
+    /// Heal a part that was broken, or all of them.
     Heal {
         #[command(flatten)]
         lab: LabName,
-        /// What to heal.
-        part: String,
+        /// What to heal; without it, whatever is broken.
+        part: Option<String>,
     },
     /// Show in under a minute what the mesh does, with measured figures.
     Demo {

@@ -224,7 +224,7 @@ fn what_is_broken_is_seen_and_what_is_healed_works() {
             .contains("ready: true")
     );
     assert_eq!(lab.lab("status", &[]).code, 2);
-    good(&lab.lab("heal", &["pods:east/echo"]));
+    good(&lab.lab("heal", &[]));
     assert!(ask("box-east-1", "[fd00:10:1:1::a]:8080").contains("+ east east-1 echo-east-1"));
     assert!(
         !std::fs::read_to_string(&slice)

@@ -26,8 +26,8 @@ pub(crate) fn run(command: &LabCommand, progress: &Progress) -> Outcome<Exit> {
         }
         LabCommand::Exec { lab, place, command } => Err(exec(&Lab::open(&lab.name)?, place, command)),
         LabCommand::Shell { lab, place } => Err(shell(&Lab::open(&lab.name)?, place)),
-        LabCommand::Break { lab, part } => change(&lab.name, part, true, progress),
-        LabCommand::Heal { lab, part } => change(&lab.name, part, false, progress),
+        LabCommand::Break { lab, part } => break_part(&lab.name, part, progress),
+        LabCommand::Heal { lab, part } => heal(&lab.name, part.as_deref(), progress),
         LabCommand::Demo { lab, output } => demo::run(&Lab::open(&lab.name)?, *output, progress),
     }
 }
@@ -107,20 +107,37 @@ fn became(command: &mut Command) -> Failure {
     Failure::unreachable("the program did not start").because(error)
 }
 
-fn change(name: &str, part: &str, breaks: bool, progress: &Progress) -> Outcome<Exit> {
+fn break_part(name: &str, part: &str, progress: &Progress) -> Outcome<Exit> {
     let lab = Lab::open(name)?;
-    let target: Target = part.parse().map_err(|e: String| {
+    let target = target(part)?;
+    let start = Instant::now();
+    fault::break_part(&lab, &target)?;
+    progress.step(Mark::Good, "broken", &target, Some(start.elapsed()));
+    print(&format!("next: meshctl lab heal --name {name} {target}\n"))?;
+    Ok(Exit::Ok)
+}
+
+/// Heals one part, or whatever is broken.
+fn heal(name: &str, part: Option<&str>, progress: &Progress) -> Outcome<Exit> {
+    let lab = Lab::open(name)?;
+    let targets = part.map_or_else(
+        || Ok(Target::all(&lab.plan)),
+        |part| target(part).map(|t| vec![t]),
+    )?;
+    let start = Instant::now();
+    for target in &targets {
+        if part.is_some() || fault::is_part(&lab, target)? {
+            fault::heal_part(&lab, target, progress)?;
+        }
+    }
+    let healed = part.unwrap_or("every part");
+    progress.step(Mark::Good, "healed", healed, Some(start.elapsed()));
+    Ok(Exit::Ok)
+}
+
+fn target(part: &str) -> Outcome<Target> {
+    part.parse().map_err(|e: String| {
         let (what, next) = e.split_once("; ").unwrap_or((&e, ""));
         Failure::usage(what).next(next)
-    })?;
-    let start = Instant::now();
-    if breaks {
-        fault::break_part(&lab, &target)?;
-        progress.step(Mark::Good, "broken", &target, Some(start.elapsed()));
-        print(&format!("next: meshctl lab heal --name {name} {target}\n"))?;
-    } else {
-        fault::heal_part(&lab, &target, progress)?;
-        progress.step(Mark::Good, "healed", &target, Some(start.elapsed()));
-    }
-    Ok(Exit::Ok)
+    })
 }

@@ -9,7 +9,7 @@ use isthmus_netlink::{NetlinkError, Netns};
 use nix::sys::signal::Signal;
 
 use super::manifest;
-use super::plan::{Cluster, Pod, UPLINK, Uplink};
+use super::plan::{Cluster, ECHO, Plan, Pod, UPLINK, Uplink};
 use super::process::{self, Spec};
 use super::{Lab, daemon, net, status, up};
 use crate::failure::{Doing, Failure, Outcome};
@@ -44,6 +44,32 @@ pub(crate) enum Target {
 
 /// The forms that a user may type.
 const FORMS: &str = "node:west-1, cluster:west, link:tor-east-1, agent:east-1, speaker:east-1, apiserver:west, pods:east/echo";
+
+impl Target {
+    /// Everything that can be broken: links first, because daemons are ready only when packets pass.
+    pub(crate) fn all(plan: &Plan) -> Vec<Self> {
+        let clusters = || plan.clusters.iter();
+        let places = clusters()
+            .flat_map(Cluster::uplinks)
+            .map(|(place, _)| place.to_owned());
+        let links = places.map(Self::Link);
+        let cuts = clusters().map(|c| Self::Cluster(c.name.clone()));
+        let apiservers = clusters().map(|c| Self::Apiserver(c.name.clone()));
+        let agents = plan.nodes().map(|(_, node)| Self::Agent(node.name.clone()));
+        let speakers = plan.nodes().map(|(_, node)| Self::Speaker(node.name.clone()));
+        let pods = clusters().map(|c| Self::Pods {
+            cluster: c.name.clone(),
+            app: ECHO.to_owned(),
+        });
+        links
+            .chain(cuts)
+            .chain(apiservers)
+            .chain(agents)
+            .chain(speakers)
+            .chain(pods)
+            .collect()
+    }
+}
 
 impl FromStr for Target {
     type Err = String;
@@ -148,7 +174,7 @@ fn start_pod(lab: &Lab, cluster: &Cluster, pod: &Pod, deadline: Instant, progres
 /// The kubelets report which pods are ready.
 fn report_pods(lab: &Lab, cluster: &Cluster) -> Outcome {
     let mut ready = Vec::new();
-    for pod in cluster.pods(super::plan::ECHO) {
+    for pod in cluster.pods(ECHO) {
         if status::echo_runs(lab, &pod.name)? {
             ready.push(pod.name.clone());
         }
@@ -187,6 +213,16 @@ fn kill(lab: &Lab, roles: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Whether the lab has such a part: a lab may have been brought up without daemons.
+pub(crate) fn is_part(lab: &Lab, target: &Target) -> Outcome<bool> {
+    match target {
+        Target::Agent(_) | Target::Speaker(_) | Target::Apiserver(_) => {
+            Ok(lab.process(&spec(lab, target)?.role)?.is_some())
+        }
+        _ => Ok(true),
+    }
+}
+
 /// How a daemon is started.
 pub(crate) fn spec(lab: &Lab, target: &Target) -> Outcome<Spec> {
     match target {
@@ -212,7 +248,7 @@ fn admin_socket(spec: &Spec) -> std::path::PathBuf {
 fn with_app<'l>(lab: &'l Lab, cluster: &str, app: &str) -> Outcome<&'l Cluster> {
     let cluster = lab.plan.cluster(cluster)?;
     match app {
-        super::plan::ECHO => Ok(cluster),
+        ECHO => Ok(cluster),
         _ => {
             Err(Failure::usage(format!("no service {app} in {}", cluster.name)).next("use pods:CLUSTER/echo"))
         }
