@@ -125,10 +125,11 @@ impl Shell {
                 biased;
                 () = &mut stop => self.stop = Some(self.how_to_stop(withdraw)),
                 Some(event) = self.events.receiver.recv() => self.handle(event),
-                () = until(timeout) => self.let_readers_catch_up().await,
+                () = until(timeout) => {}
                 () = until(self.metrics_due) => self.refresh_metrics(),
             }
             self.handle_waiting();
+            self.let_readers_catch_up().await;
             self.fire();
         }
         self.end().await;
@@ -148,11 +149,13 @@ impl Shell {
     }
 
     /// A timer that is seen late means that this process did not run for a while: then the bytes that would have restarted a
-    /// hold timer are still in the kernel, and the readers come first.
-    async fn let_readers_catch_up(&self) {
+    /// hold timer are still in the kernel, and the readers come first. It may have been stopped anywhere, so this is asked
+    /// whatever woke the loop.
+    async fn let_readers_catch_up(&mut self) {
         let late = self.engine.poll_timeout().map(|at| self.now().saturating_sub(at));
         if late.is_some_and(|late| late > LATE) {
             tokio::time::sleep(CATCH_UP).await;
+            self.handle_waiting();
         }
     }
 
